@@ -436,6 +436,11 @@ def build(session: nox.Session) -> None:
             ["plugins"],
         ):
             session.run(str(Path(python).parent / "gowork"), *command, external=True, silent=command != ["plugins"])
+        # The files of a new plugin come in the wheel.
+        new = siblings.parent / "new"
+        shutil.rmtree(new, ignore_errors=True)
+        made = ["plugin", "new", "thumbnails", "--directory", str(new)]
+        session.run(str(Path(python).parent / "gowork"), *made, external=True, silent=True)
     # Authors of a store must get the suite that it must pass, with all that the suite needs.
     with going_on(failures, "the conformance suite of stores"):
         python = install_alone(session, "conformance", siblings, "gowork-leader[conformance]")

@@ -35,6 +35,7 @@ EXIT_BROKEN_PIPE = 141
 Contributed = Mapping[str, tuple[str, str]]
 CONTRIBUTED: Contributed = {
     "leader": ("gowork-leader", "Run a leader."),
+    "plugin": ("gowork-worker", "Write a plugin of your own, and check it."),
     "plugins": ("gowork-worker", "List the plugins and handlers installed here."),
     "worker": ("gowork-worker", "Run a worker."),
     "worker-check": ("gowork-leader", "Try a worker of any language against the rules of the protocol."),

@@ -1,0 +1,1 @@
+"""Helps authors of plugins: writes the beginning of one."""

@@ -1,0 +1,144 @@
+"""Checks a plugin: loads it, and runs its handlers, in processes of their own, and says what is wrong with it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from gowork.worker._authoring.probe import Found, Request
+
+#: How long a probe may take besides the time that loading may take, in seconds.
+PROBE_SECONDS = 10.0
+#: How many characters of what a plugin printed are shown.
+_SHOWN_CHARS = 200
+
+
+class Result(Struct, frozen=True):
+    """What one check found."""
+
+    check: str
+    #: Empty for the whole plugin.
+    handler: str
+    #: What is wrong, or not tried; empty: nothing.
+    faults: list[str]
+    #: What there is to say when nothing is wrong.
+    note: str = ""
+    is_skipped: bool = False
+
+
+class Check:
+    """The checks of one plugin.
+
+    Args:
+        plugin: a plugin or a distribution; with is_module the name of a module.
+        is_module: whether it is a module that is not installed.
+        tries: (handler, payload) to run handlers with.
+        load_seconds: how long loading may take.
+    """
+
+    def __init__(self, plugin: str, *, is_module: bool, tries: Sequence[tuple[str, str]], load_seconds: float) -> None:
+        self._plugin, self._is_module, self._tries = plugin, is_module, tries
+        self._load_seconds = load_seconds
+
+    def run(self) -> Iterator[Result]:
+        """Yields what each check finds."""
+        found, printed = self._probe("load")
+        if isinstance(found, str):
+            yield Result("load", "", [found])
+            return
+        slow = [f"it takes {found.seconds:.1f} s; --load-seconds allows {self._load_seconds:g}"]
+        faults = [*found.faults, *(slow if found.seconds > self._load_seconds else [])]
+        yield Result("load", "", faults, f"{len(found.handlers)} handlers in {found.seconds:.2f} s")
+        yield Result("prints nothing when loaded", "", [f"it prints {printed!r}"] if printed else [])
+        yield Result("leaves nothing behind when loaded", "", found.left)
+        named, _ = self._probe("names", names=tuple(found.names))
+        clashes = [named] if isinstance(named, str) else [fault for fault in named.faults if fault not in found.faults]
+        yield Result("no other plugin here has its names", "", clashes)
+        again, _ = self._probe("load")
+        differs = isinstance(again, str) or again.handlers != found.handlers
+        yield Result("same handlers in each process", "", ["another process has others"] if differs else [])
+        for name in found.handlers:
+            without = ["its payload's type has no JSON schema"] if name in found.unschemed else []
+            yield Result("payload has a schema", name, without)
+        for name in found.handlers:
+            payloads = [payload for handler, payload in self._tries if handler == name]
+            if not payloads:
+                hint = f"not run: give a payload that may be run, as in --try {name} '{{}}'"
+                yield Result("runs, and stops when asked to", name, [hint], is_skipped=True)
+            for payload in payloads:
+                yield from self._try(name, payload, is_async=name in found.asyncs)
+        for name in dict.fromkeys(name for name, _ in self._tries if name not in found.handlers):
+            yield Result("runs", name, ["the plugin has no such handler"])
+
+    def _try(self, name: str, payload: str, *, is_async: bool) -> Iterator[Result]:
+        run, _ = self._probe("run", name, payload)
+        if isinstance(run, str):
+            yield Result("runs", name, [run])
+        else:
+            yield Result("runs", name, run.faults, f"{run.ended} in {run.seconds:.2f} s")
+            if is_async:
+                yield Result("does not block its loop", name, run.blocks)
+            yield Result("leaves nothing behind", name, run.left)
+        for what, check in (("cancel", "stops when cancelled"), ("limit", "stops at its time limit")):
+            found, _ = self._probe(what, name, payload)
+            faults = [found] if isinstance(found, str) else found.faults
+            yield Result(check, name, faults, "" if isinstance(found, str) else found.ended)
+
+    def _probe(
+        self, what: str, handler: str = "", payload: str = "", names: tuple[str, ...] = ()
+    ) -> tuple[Found | str, str]:
+        """Returns (what was found, or why nothing was; what was printed)."""
+        with tempfile.TemporaryDirectory(prefix="gowork-check-") as folder:
+            answer, printed = Path(folder, "answer"), Path(folder, "printed")
+            request = {
+                "plugin": self._plugin, "is_module": self._is_module, "answer": str(answer), "what": what,
+                "handler": handler, "payload": payload, "names": names,
+            }  # fmt: skip
+            told = msgspec.json.encode(msgspec.convert(request, Request)).decode()
+            with printed.open("wb") as output:
+                # A group of its own, so that children of the plugin end with it.
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "gowork.worker._authoring.probe", told],
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    start_new_session=True,
+                )
+                seconds = self._load_seconds + PROBE_SECONDS
+                try:
+                    code = process.wait(seconds)
+                except subprocess.TimeoutExpired:
+                    code = None
+                finally:
+                    _end(process)
+            text = printed.read_text(encoding="utf-8", errors="replace").strip()
+            shown = text if len(text) <= _SHOWN_CHARS else f"…{text[-_SHOWN_CHARS:]}"
+            if answer.exists():
+                found = msgspec.json.decode(answer.read_bytes(), type=Found)
+                if code is None:
+                    found.left.append(f"the process had not ended {seconds:g} s later")
+                return found, shown
+            if code is None:
+                return f"it does not end within {seconds:g} s", shown
+            return f"it ends its process ({_ended(code)}): {shown}", shown
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        # All of it has ended.
+        pass
+    process.wait()
+
+
+def _ended(code: int) -> str:
+    return f"exit code {code}" if code >= 0 else signal.Signals(-code).name

@@ -1,0 +1,206 @@
+"""`gowork plugin check` finds what the users of a plugin would stumble on."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from click.testing import CliRunner, Result
+
+from gowork.worker._app.plugin_command import main
+from gowork.worker._authoring import check
+from gowork.worker._authoring.check import Check
+
+#: A length of time after which a test fails, in seconds.
+PATIENCE = 60.0
+GOOD = """
+from gowork.worker import Context, handler
+
+@handler("good")
+async def good(ctx: Context, payload: dict[str, int]) -> int:
+    return payload["a"]
+"""
+
+
+@pytest.fixture
+def checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Checks a module with this source, and tries its handlers: {check: its faults}."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(source: str, *tries: tuple[str, str], options: tuple[str, ...] = ()) -> dict[str, list[str]]:
+        (tmp_path / "plugged.py").write_text(source)
+        arguments = [word for handler, payload in tries for word in ("--try", handler, payload)]
+        told = CliRunner().invoke(main, ["check", "--import", "plugged", *arguments, *options, "-o", "json"])
+        results = json.loads(told.output)
+        faults = [result for result in results if result["faults"] and not result["is_skipped"]]
+        assert told.exit_code == (1 if faults else 0)
+        return {result["check"]: result["faults"] for result in results}
+
+    return run
+
+
+def faulty(found: dict[str, list[str]]) -> dict[str, list[str]]:
+    return {check: faults for check, faults in found.items() if faults}
+
+
+def test_a_plugin_without_faults_passes(checked: Any) -> None:
+    found = checked(GOOD, ("good", '{"a": 1}'))
+    assert faulty(found) == {}
+    assert list(found) == [
+        "load",
+        "prints nothing when loaded",
+        "leaves nothing behind when loaded",
+        "no other plugin here has its names",
+        "same handlers in each process",
+        "payload has a schema",
+        "runs",
+        "does not block its loop",
+        "leaves nothing behind",
+        "stops when cancelled",
+        "stops at its time limit",
+    ]
+
+
+def test_a_handler_is_not_run_unless_a_payload_is_given(checked: Any) -> None:
+    found = checked(GOOD.replace("return", "open('run', 'w').close(); return"))
+    assert "--try good" in found["runs, and stops when asked to"][0]
+    assert not Path("run").exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "check", "said"),
+    [
+        ("raise ValueError('no')", "load", "ValueError: no"),
+        ("import nothing_like_it", "load", "No module named 'nothing_like_it'"),
+        ("import os; os._exit(3)", "load", "it ends its process (exit code 3)"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "load", "(SIGSEGV)"),
+        ("import time; time.sleep(0.5)", "load", "--load-seconds allows 0.3"),
+        ("del good", "load", "it offers no handler"),
+        ("print('words')", "prints nothing when loaded", "it prints 'words'"),
+        ("import os; os.chdir('/')", "leaves nothing behind when loaded", "the working directory is another: /"),
+        ("import os; os.umask(0o123)", "leaves nothing behind when loaded", "the umask is another: 123"),
+        ("import os; os.environ['MINE'] = 'secret'", "leaves nothing behind when loaded", "others: MINE"),
+        ("kept = open('/dev/null')", "leaves nothing behind when loaded", "stay open: /dev/null"),
+        (
+            "import subprocess; kept = subprocess.Popen(['sleep', '60'])",
+            "leaves nothing behind when loaded",
+            "child processes go on: process ",
+        ),
+        (
+            "import threading, time; threading.Thread(target=time.sleep, args=(60,), name='t', daemon=True).start()",
+            "leaves nothing behind when loaded",
+            "threads go on: t",
+        ),
+        (
+            "import signal; signal.signal(signal.SIGUSR1, signal.SIG_IGN)",
+            "leaves nothing behind when loaded",
+            "signal handlers are others: SIGUSR1 is",
+        ),
+        ("import logging; logging.basicConfig()", "leaves nothing behind when loaded", "the root logger is another"),
+        (
+            "import os; handler(f'h{os.getpid()}')(lambda: None)\nmore = handler(f'h{os.getpid()}')(lambda: None)",
+            "same handlers in each process",
+            "another process has others",
+        ),
+        ("@handler('echo')\ndef mine(): ...", "no other plugin here has its names", "echo"),
+    ],
+)
+def test_what_loading_does_wrong_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, check: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "plugged.py").write_text(f"{GOOD}\n{line}\n")
+    results = Check("plugged", is_module=True, tries=(), load_seconds=0.3).run()
+    found = next(result for result in results if result.check == check)
+    assert said in found.faults[0]
+    assert "secret" not in found.faults[0]
+
+
+@pytest.mark.parametrize(
+    ("body", "check", "said"),
+    [
+        ("    raise ValueError('no')", "runs", "it failed: "),
+        ("    return object()", "runs", "it failed: "),
+        ("    import os; os._exit(3)", "runs", "it ends its process (exit code 3)"),
+        (
+            "    import time; time.sleep(0.5); return 1",
+            "does not block its loop",
+            "plugged.py:6: import time; time.",
+        ),
+        ("    global kept; kept = open('/dev/null')", "leaves nothing behind", "files or sockets stay open: /dev/null"),
+    ],
+)
+def test_what_a_run_does_wrong_is_said(checked: Any, body: str, check: str, said: str) -> None:
+    found = checked(GOOD.replace('    return payload["a"]', body), ("good", '{"a": 1}'))
+    assert said in found[check][0]
+
+
+@pytest.mark.parametrize("kind", ["async def", "def"])
+@pytest.mark.parametrize("what", ["cancel", "limit"])
+def test_a_handler_that_does_not_stop_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, what: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(check, "PROBE_SECONDS", 2.0)
+    body = "    import time\n    while True:\n        time.sleep(0.01)"
+    (tmp_path / "plugged.py").write_text(GOOD.replace("async def", kind).replace('    return payload["a"]', body))
+    checking = Check("plugged", is_module=True, tries=(), load_seconds=0.5)
+    assert checking._probe(what, "good", '{"a": 1}')[0] == "it does not end within 2.5 s"
+
+
+def test_a_payload_that_does_not_fit_is_said_and_so_is_a_handler_that_is_not_there(checked: Any) -> None:
+    found = checked(GOOD, ("good", '{"a": "x"}'), ("none", ""))
+    assert found["runs"] == ["the plugin has no such handler"]
+
+
+def test_a_handler_that_awaits_often_does_not_block(checked: Any) -> None:
+    # Nearly each look finds it at work.
+    body = """    import asyncio, time
+    for _ in range(60):
+        until = time.monotonic() + 0.009
+        while time.monotonic() < until:
+            pass
+        await asyncio.sleep(0)
+    return 1"""
+    assert faulty(checked(GOOD.replace('    return payload["a"]', body), ("good", '{"a": 1}'))) == {}
+
+
+def test_what_a_plugin_has_started_ends_with_the_check(checked: Any) -> None:
+    body = (
+        "    import subprocess\n    open('pid', 'w').write(str(subprocess.Popen(['sleep', '600']).pid))\n    return 1"
+    )
+    checked(GOOD.replace('    return payload["a"]', body), ("good", '{"a": 1}'))
+    pid = int(Path("pid").read_text())
+    until = time.monotonic() + PATIENCE
+    # Nobody may reap it here.
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def invoked(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["check", *arguments])
+
+
+def test_one_plugin_or_one_module_is_named() -> None:
+    for arguments in ((), ("a", "--import", "b")):
+        told = invoked(*arguments)
+        assert told.exit_code == 2
+        assert "name either a plugin or a module" in told.output
+
+
+def test_a_plugin_that_is_not_installed_is_said() -> None:
+    told = invoked("nothing-like-it")
+    assert told.exit_code == 1
+    assert "FAULT" in told.output
+    assert "no plugin of this name is installed" in told.output
+
+
+def test_an_installed_plugin_is_checked_by_name() -> None:
+    told = invoked("echo", "--try", "echo", '"x"', "-o", "jsonl")
+    assert told.exit_code == 0, told.output
+    assert {json.loads(line)["check"] for line in told.output.splitlines()} >= {"load", "runs"}
