@@ -360,6 +360,26 @@ def test_a_process_without_threads_makes_calls(scripted: Any, monkeypatch: pytes
         assert scripted.seen() == (3, 1)
 
 
+def test_a_stream_that_nobody_could_read_is_not_opened(scripted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submissions, "AVOIDED_SECONDS", 0.0)
+    starts = threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name == "gowork-submitted":
+            raise RuntimeError("can't start new thread")
+        starts(thread)
+
+    with Client(scripted.address, timeout=PATIENCE) as client:
+        client.schedule("p", id="a")
+        with monkeypatch.context() as limited:
+            limited.setattr(threading.Thread, "start", start)
+            client.schedule("p", id="b")
+        # What was left of it would have come before this one.
+        client.schedule("p", id="c")
+        assert scripted.seen() == (2, 1)
+        assert scripted.opened == 1
+
+
 def test_a_call_that_is_under_way_when_the_client_is_closed_says_so(
     calling: Any, scripted: Any, held: threading.Event
 ) -> None:

@@ -219,14 +219,18 @@ class _Stream:
         """
         # It is there before anything waits for it, so that a slow start does not count as a stream that is not used.
         number = self._send(answer)
+        has_begun = threading.Event()
         try:
             _check_threads()
+            # Before the call, which would otherwise go on without a reader if the thread does not start.
+            threading.Thread(target=self._read, args=(has_begun,), name="gowork-submitted", daemon=True).start()
             self._call = self._begin()
-            threading.Thread(target=self._read, name="gowork-submitted", daemon=True).start()
         except (RuntimeError, ValueError):
             self._choice.fail(self.line)
             self._unsent.put(None)
             raise StreamEnded from None
+        finally:
+            has_begun.set()
         return number
 
     def submit(self, answer: _Answer) -> int | None:
@@ -332,7 +336,10 @@ class _Stream:
                         self.is_over = True
                         return None
 
-    def _read(self) -> None:
+    def _read(self, has_begun: threading.Event) -> None:
+        has_begun.wait()
+        if self._call is None:
+            return
         fails = True
         try:
             self._read_on()
