@@ -31,10 +31,15 @@ from gowork.worker.testing import Fault, HandlerStuck, Outcome, Status, cancel, 
 
 #: The plugin that is no entry point.
 _BUILT_IN = "echo"
-#: A handler that holds its loop for longer is named, in seconds.
-BLOCKED_SECONDS = 0.1
-#: How often it is looked whether the loop moves, in seconds.
+#: How often it is looked whether the loop moves, in seconds; and in how many looks one after the other a handler may
+#: not have waited. Looks are counted rather than time: a look needs the interpreter lock, which a thread keeps while
+#: the machine lets it wait for a processor. So that a busy machine is not the handler's fault.
 _TICK_SECONDS = 0.01
+_BLOCKED_LOOKS = 10
+#: What they take at least.
+BLOCKED_SECONDS = _TICK_SECONDS * _BLOCKED_LOOKS
+#: The flags of code that awaits: of coroutines, and of what they may be made of.
+_AWAITING = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 #: For how long a handler may go on after it was asked to stop, in seconds of real time.
 _PATIENCE_SECONDS = 5.0
 
@@ -175,8 +180,8 @@ def _modules(request: Request) -> list[str]:
 class _BlockWatch:
     """Looks from another thread whether an async handler keeps its loop from moving.
 
-    While a coroutine waits it is on no thread's stack, and each time that it goes on the loop calls it anew. So one
-    that is found there again and again, called by the same frame, has not waited meanwhile.
+    While a coroutine waits it is on no thread's stack, and each time that it goes on, the loop calls it anew, from
+    another frame. So one that is found there again and again, below the same frame, has not waited meanwhile.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -195,15 +200,17 @@ class _BlockWatch:
 
     def _look(self) -> None:
         # Kept, so that no other frame gets its place in memory.
-        caller: FrameType | None = None
-        since, told = 0.0, False
+        step: FrameType | None = None
+        looks = 0
         while not self._ended.wait(_TICK_SECONDS):
             frames = self._frames()
-            calls = frames[-1].f_back if frames else None
-            if calls is None or calls is not caller:
-                caller, since, told = calls, time.monotonic(), False
-            elif not told and time.monotonic() - since > BLOCKED_SECONDS:
-                told = True
+            here = _step_of(frames[-1]) if frames else None
+            if here is None or here is not step:
+                step, looks = here, 0
+                continue
+            looks += 1
+            # Each step is told of once.
+            if looks == _BLOCKED_LOOKS:
                 self.faults.append(f"it blocks its loop for more than {BLOCKED_SECONDS:g} s at {self._place(frames)}")
 
     def _frames(self) -> list[FrameType]:
@@ -224,6 +231,14 @@ class _BlockWatch:
         frame = next(frame for frame in frames if os.path.dirname(frame.f_code.co_filename) == folder)
         line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
         return f"{frame.f_code.co_filename}:{frame.f_lineno}: {line}"
+
+
+def _step_of(frame: FrameType) -> FrameType | None:
+    """Returns the frame from which a loop goes on with a coroutine: the nearest around it that is of a function."""
+    outer: FrameType | None = frame
+    while outer is not None and outer.f_code.co_flags & _AWAITING:
+        outer = outer.f_back
+    return outer
 
 
 if __name__ == "__main__":
