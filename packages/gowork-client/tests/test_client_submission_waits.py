@@ -132,11 +132,11 @@ def test_a_wait_that_is_under_way_when_the_client_is_closed_says_so(waiting: Any
 
 def test_a_stream_with_an_open_wait_stays(waiting: Any, scripted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (submitting, async_submitting):
-        monkeypatch.setattr(module, "IDLE_SECONDS", 0.1)
+        monkeypatch.setattr(module, "IDLE_SECONDS", 0.7)
     waiting.schedule("c")
     future = waiting.wait("a")
     scripted.until_on_streams("waits", 1)
-    threading.Event().wait(0.5)
+    threading.Event().wait(1.6)
     opened = scripted.opened
     waiting.schedule("d")
     assert scripted.opened == opened
