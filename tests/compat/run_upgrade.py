@@ -26,6 +26,7 @@ from etcd_members import EtcdCluster
 from own_ports import own_addresses
 
 from gowork.client import Client
+from gowork.leader.store._sqlite_lower import downgrade
 
 NAMES = ("one", "two", "three")
 #: How long anything may take, in seconds.
@@ -66,6 +67,8 @@ class Upgrade:
         process.terminate()
         code = process.wait(STOP_SECONDS)
         assert code == 0, f"{name} ended with {code}: {self._told(name)}"
+        if version is not NEW:
+            downgrade(self._folder / name / "gowork.db")
         self.start(name, version)
         until = time.monotonic() + PATIENCE
         while not self._is_ready(name):

@@ -9,6 +9,7 @@ from pathlib import Path
 from compat_versions import HERE, NEW, cluster, unpack_old
 
 from gowork.client import AttemptOutcome, Client, FailureKind, TaskStatus
+from gowork.leader.store._sqlite_lower import downgrade
 
 #: The store grows older with each year; without these options its finished tasks would be removed after seven days.
 KEEP = ("--retain-days=36500", "--retain-failed-days=36500")
@@ -66,6 +67,7 @@ def test_a_store_that_the_work_tree_has_used_can_still_be_read_by_0_1_0(tmp_path
         assert client.handle("pending").result() == 2
         client.resume_queue("paused")
         client.configure_queue("limited", concurrency_limit=7)
+    downgrade(store)
     old = unpack_old(tmp_path / "0.1.0")
     with cluster(tmp_path, old, None, store, *KEEP) as leader, Client(leader.scheduler) as client:
         assert client.handle("pending").result() == 2
@@ -79,9 +81,12 @@ def test_a_store_that_the_work_tree_has_made_goes_to_0_1_0_and_back(tmp_path: Pa
     store = tmp_path / "new.db"
     with cluster(tmp_path, NEW, None, store, *KEEP) as leader, Client(leader.scheduler) as client:
         client.pause_queue("made by the new one")
+        client.schedule(1, queue="made by the new one", id="waits")
+    downgrade(store)
     old = unpack_old(tmp_path / "0.1.0")
     with cluster(tmp_path, old, None, store, *KEEP) as leader, Client(leader.scheduler) as client:
         assert [queue.name for queue in client.queues() if queue.paused] == ["made by the new one"]
+        assert client.get("waits").status is TaskStatus.PENDING
         client.resume_queue("made by the new one")
         client.pause_queue("made by 0.1.0")
     with cluster(tmp_path, NEW, None, store, *KEEP) as leader, Client(leader.scheduler) as client:

@@ -27,7 +27,7 @@ from gowork.leader._replication import candidacy, journal, pins, pruning, upkeep
 from gowork.leader._rpc import copies, copying, forwarding
 from gowork.leader._rpc.services import Port
 from gowork.leader.log._etcd import leadership, values
-from gowork.leader.store import _sqlite_file, _sqlite_meta, _sqlite_reserve, sqlite
+from gowork.leader.store import _sqlite_file, _sqlite_ids, _sqlite_meta, _sqlite_reserve, sqlite
 
 if TYPE_CHECKING:
     from sim_several import SeveralWorld
@@ -41,6 +41,7 @@ _BOUNDS: Mapping[Any, Mapping[str, float]] = {
     retention: {"LOOK_SECONDS": 3.0},
     copying: {"AGAIN_SECONDS_MAX": 2.0},
     _sqlite_reserve: {"RESERVE_BYTES": 4096},
+    _sqlite_ids: {"RECENT_MAX": 16, "SLICE_IDS": 4},
 }
 
 

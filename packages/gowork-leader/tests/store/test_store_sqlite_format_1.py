@@ -107,7 +107,9 @@ async def test_the_new_format_is_told_and_written_once(path: Path, caplog: pytes
             await store.close()
     (told,) = [entry for entry in caplog.records if entry.message == "store is brought to a new format"]
     assert (vars(told)["from"], vars(told)["to"], vars(told)["store"]) == (1, FORMAT, str(path))
-    assert [vars(entry)["tasks"] for entry in caplog.records if entry.message == "store has the new format"] == [1]
+    assert [vars(entry)["format"] for entry in caplog.records if entry.message == "store has the new format"] == [
+        FORMAT
+    ]
     assert path.read_bytes()[60:64] == FORMAT.to_bytes(4, "big")
     assert sorted(file.name for file in path.parent.iterdir()) == ["gowork.db", "gowork.db.lock"]
 

@@ -7,7 +7,7 @@ import apsw
 import pytest
 
 from gowork.leader._core.model import Status
-from gowork.leader.store import _sqlite_facts, _sqlite_lanes, _sqlite_query, _sqlite_scans
+from gowork.leader.store import _sqlite_facts, _sqlite_ids, _sqlite_lanes, _sqlite_query, _sqlite_scans
 from gowork.leader.store.conformance import new_task
 from gowork.leader.store.protocol import Batch, Query
 from gowork.leader.store.sqlite import SqliteStore
@@ -32,6 +32,9 @@ def plan(connection: apsw.Connection, statement: str, values: Sequence[object] |
 
 
 SCANS = [
+    ("ids", _sqlite_ids.FOUND, ("[]",), "ids USING PRIMARY KEY (id=?)"),
+    ("sizes", _sqlite_query.SIZES, ("[]",), "specs USING INTEGER PRIMARY KEY (rowid=?)"),
+    ("sizes of states", _sqlite_query.STATE_SIZES, ("[]",), "standings USING INTEGER PRIMARY KEY (rowid=?)"),
     ("waiting", _sqlite_scans.WAITING, (), "INDEX standings_waiting"),
     (
         "lane_page",
@@ -74,8 +77,9 @@ async def test_a_scan_goes_by_its_index_and_sorts_nothing(
 
 async def test_a_page_that_asks_for_an_id_looks_it_up(connection: apsw.Connection) -> None:
     query = Query(frozenset({Status.PENDING}), (("id", "a", True),))
-    steps = plan(connection, *_sqlite_query.page_statement(query, None, 10))
-    assert any("sqlite_autoindex_specs_1 (id=?)" in step for step in steps), steps
+    steps = plan(connection, *_sqlite_query.page_statement(query, None, 10, [1]))
+    assert any("INTEGER PRIMARY KEY (rowid=?)" in step for step in steps), steps
+    assert not [step for step in steps if step.startswith(("SCAN standings", "SCAN specs"))], steps
 
 
 @pytest.mark.parametrize(

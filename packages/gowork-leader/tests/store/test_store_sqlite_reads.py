@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +11,7 @@ import apsw
 import pytest
 
 from gowork.leader.store import _sqlite_query as query
+from gowork.leader.store._sqlite_ids import TaskIds
 from gowork.leader.store.conformance import new_task
 from gowork.leader.store.protocol import Batch
 from gowork.leader.store.sqlite import SqliteStore
@@ -42,7 +44,10 @@ async def test_a_task_that_is_removed_between_two_reads_is_left_out(tmp_path: Pa
     await store.open()
     await store.commit(Batch([new_task(seq, body=b"\xff\x00" * seq) for seq in (1, 2, 3)]))
     await store.close()
+    known = TaskIds()
+    with closing(apsw.Connection(str(path))) as loading:
+        known.load(loading)
     connection = _Between(path, removed=2)
-    found = read(connection, ids)
+    found = read(connection, ids, known)
     connection.close()
     assert [getattr(each, "id", None) or each[0] for each in found] == [id for id in ids if id != "task-2"]

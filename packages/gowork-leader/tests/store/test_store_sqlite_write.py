@@ -10,6 +10,7 @@ import pytest
 
 from gowork.leader._core.model import Fact, FactKey, LaneKey, Priority, Status
 from gowork.leader.store import _sqlite_file
+from gowork.leader.store._sqlite_ids import TaskIds
 from gowork.leader.store._sqlite_lanes import LaneIds
 from gowork.leader.store._sqlite_rows import ROWS_MAX
 from gowork.leader.store._sqlite_write import write_batch
@@ -25,7 +26,9 @@ def connection(tmp_path: Path) -> Iterator[apsw.Connection]:
     path = tmp_path / "gowork.db"
     _sqlite_file.create(path)
     connection = _sqlite_file.connect(path)
-    write_batch(connection, Batch([new_task(seq) for seq in range(1, TASKS + 1)]), LaneIds(), term_of(connection))
+    write_batch(
+        connection, Batch([new_task(seq) for seq in range(1, TASKS + 1)]), LaneIds(), TaskIds(), term_of(connection)
+    )
     yield connection
     connection.close()
 
@@ -54,7 +57,7 @@ def moved(seq: int, lane: LaneKey | None = None) -> MovedTask:
 def test_a_batch_of_several_statements_is_one_transaction(connection: apsw.Connection, batch: Batch) -> None:
     statements: list[str] = []
     connection.trace_v2(apsw.SQLITE_TRACE_STMT, lambda event: statements.append(event["sql"]))
-    write_batch(connection, batch, LaneIds(), 0)
+    write_batch(connection, batch, LaneIds(), TaskIds(), 0)
     assert (statements[0], statements[-1]) == ("BEGIN", "COMMIT")
     assert statements.count("COMMIT") == 1
 
@@ -62,7 +65,7 @@ def test_a_batch_of_several_statements_is_one_transaction(connection: apsw.Conne
 def test_moves_alone_are_one_statement(connection: apsw.Connection) -> None:
     statements: list[str] = []
     connection.trace_v2(apsw.SQLITE_TRACE_STMT, lambda event: statements.append(event["sql"]))
-    write_batch(connection, Batch(moves=[moved(seq) for seq in range(1, 9)]), LaneIds(), 0)
+    write_batch(connection, Batch(moves=[moved(seq) for seq in range(1, 9)]), LaneIds(), TaskIds(), 0)
     assert len(statements) == 1
 
 
@@ -70,9 +73,9 @@ def test_a_lane_of_a_batch_that_was_not_written_is_given_its_number_anew(connect
     lanes = LaneIds()
     with pytest.raises(StoreError, match="contradicts the store"):
         # The second has the place of a task that is there.
-        write_batch(connection, Batch([new_task(TASKS + 1, lane=LANE), new_task(1)]), lanes, 0)
+        write_batch(connection, Batch([new_task(TASKS + 1, lane=LANE), new_task(1)]), lanes, TaskIds(), 0)
     assert not connection.in_transaction
-    write_batch(connection, Batch([new_task(TASKS + 1, lane=LANE)]), lanes, 0)
+    write_batch(connection, Batch([new_task(TASKS + 1, lane=LANE)]), lanes, TaskIds(), 0)
     kept = connection.execute(
         "SELECT count(*) FROM standings JOIN lanes ON lanes.id = standings.lane WHERE standings.seq = ?", (TASKS + 1,)
     )

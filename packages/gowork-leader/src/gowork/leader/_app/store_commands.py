@@ -1,4 +1,4 @@
-"""The commands `gowork store show` and `gowork store detach`, entry points of gowork.store_commands."""
+"""The commands `gowork store show`, `detach` and `downgrade`, entry points of gowork.store_commands."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from gowork.leader.store import _sqlite_lower
 from gowork.leader.store._sqlite_outline import Outline, outline
 from gowork.leader.store.protocol import StoreError
 from gowork.leader.store.sqlite import SqliteStore
@@ -98,6 +99,31 @@ def detach(file: Path, *, yes: bool) -> None:
     except StoreError as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"{file} belongs to no log now; a leader may use it without --log, or begin a new log with it")
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  gowork store downgrade /var/lib/gowork/gowork.db
+  gowork store downgrade gowork.db && pip install gowork-leader==0.1.0""",
+    context_settings=SETTINGS,
+)
+@_file
+def downgrade(file: Path) -> None:
+    """Bring the store in FILE to the format that older versions of gowork-leader use.
+
+    Do so before you go back to a version that refuses the store because of its format. Stop the leader first, and run
+    this as the leader's user, with the newer version still installed. Nothing is lost, and it takes less than a second
+    for a store of any size. A store that belongs to a log still belongs to it. A newer version brings the store to its
+    own format again when it opens it. Backups need no such step: each version can restore them.
+
+    Exits with 1 if FILE is no store, has that format already, or a leader uses it.
+    """
+    try:
+        version = _sqlite_lower.downgrade(file)
+    except StoreError as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"{file} has format {version} now; start the older version on it")
 
 
 def confirm(question: str) -> None:

@@ -12,7 +12,7 @@ from gowork.leader.store._sqlite_errors import reported
 from gowork.leader.store._sqlite_file import FileLock, connect, format_at, unwritable
 from gowork.leader.store._sqlite_meta import begin_anew
 from gowork.leader.store._sqlite_reserve import reserve_path
-from gowork.leader.store._sqlite_schema import FORMAT_LOGGED
+from gowork.leader.store._sqlite_schema import LOGGED
 from gowork.leader.store.protocol import StoreError
 
 #: The database comes first. If the process dies before its log follows, the next one finds a log without a database,
@@ -50,7 +50,7 @@ def detach(path: Path) -> None:
     lock = FileLock(path)
     try:
         version = format_at(path)
-        if version != FORMAT_LOGGED:
+        if version not in LOGGED.values():
             what = "belongs to no log" if version else "is not there"
             raise StoreError(f"{path} {what}, so it can't be detached.")
         with reported(str(path)):

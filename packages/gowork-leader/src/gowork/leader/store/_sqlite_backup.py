@@ -1,5 +1,8 @@
 """Copies the database while it is in use, and makes one from a copy.
 
+A copy has the older format of the store's tables, so that leaders of older versions can take it from a newer one, and a
+backup serves whatever version is installed later.
+
 The copy shows the moment at which it begins. A reading transaction keeps that moment, so commits neither wait for the
 copy nor get into it. Until it ends, the log can't start again from its beginning, and grows with each commit.
 """
@@ -26,8 +29,9 @@ from gowork.leader.store._sqlite_file import (
     sync_file,
     unwritable,
 )
+from gowork.leader.store._sqlite_lower import lower
 from gowork.leader.store._sqlite_meta import begin_anew, read_position, rename
-from gowork.leader.store._sqlite_schema import FORMAT_LOGGED
+from gowork.leader.store._sqlite_schema import LOGGED
 from gowork.leader.store.protocol import StoreError, StoreFormatError
 
 #: How many pages are copied and forced to disk at a time. A commit that comes meanwhile waits for no more than that.
@@ -55,6 +59,8 @@ def back_up(source: Path, target: Path, stopped: Callable[[], bool]) -> None:
     try:
         with reported(str(target)):
             _copy(source, building, descriptor, stopped)
+            # Each version can use it then.
+            _change(building, lower)
         os.fsync(descriptor)
         building.rename(target)
         sync_directory(target.parent)
@@ -135,7 +141,7 @@ def _make(
         if format_at(path):
             raise StoreError(f"{path} is there already: it was left as it is. {instead}")
         version = _check_backup(backup)
-        if belongs_to_log and version != FORMAT_LOGGED:
+        if belongs_to_log and version not in LOGGED.values():
             raise StoreFormatError(f"{backup} belongs to no log, so it can't follow one.")
         building = Path(f"{path}.new")
         try:

@@ -15,6 +15,7 @@ from gowork.leader._core.model import Position
 from gowork.leader.store._sqlite_errors import translated
 from gowork.leader.store._sqlite_file import FileLock
 from gowork.leader.store._sqlite_fold import Entry, folded, groups
+from gowork.leader.store._sqlite_ids import TaskIds
 from gowork.leader.store._sqlite_lanes import LaneIds
 from gowork.leader.store._sqlite_log import LogKeeper, merge
 from gowork.leader.store._sqlite_meta import join, read_position
@@ -45,11 +46,12 @@ class EntryWriter:
         path: the store's path.
         lock: tells whether it is still there.
         lanes: the numbers of its lanes.
+        ids: the ids of its tasks.
         keeper: merges SQLite's own log.
     """
 
-    def __init__(self, path: Path, lock: FileLock, lanes: LaneIds, keeper: LogKeeper) -> None:
-        self._path, self._lock, self._lanes, self._keeper = path, lock, lanes, keeper
+    def __init__(self, path: Path, lock: FileLock, lanes: LaneIds, ids: TaskIds, keeper: LogKeeper) -> None:
+        self._path, self._lock, self._lanes, self._ids, self._keeper = path, lock, lanes, ids, keeper
         self._reserve = Reserve(path)
         #: What is written and not committed.
         self._prepared: Entry | None = None
@@ -169,7 +171,7 @@ class EntryWriter:
                 if not batches:
                     continue
                 try:
-                    write_rows(connection, folded(batches), self._lanes, term)
+                    write_rows(connection, folded(batches), self._lanes, self._ids, term)
                 except (apsw.ConstraintError, StoreError) as error:
                     raise StoreEntryError(position.index, error) from error
 
@@ -185,6 +187,7 @@ class EntryWriter:
     def _end(self, connection: apsw.Connection) -> None:
         with self._undone(connection):
             connection.execute("COMMIT")
+        self._ids.settle()
 
     def _move_on(self, connection: apsw.Connection, position: Position, term: int) -> None:
         connection.execute(
@@ -227,6 +230,7 @@ class EntryWriter:
 
     def _undo(self, connection: apsw.Connection) -> None:
         self._lanes.forget()
+        self._ids.forget()
         # After some errors SQLite has rolled back by itself, and after others it has not.
         if connection.in_transaction:
             connection.execute("ROLLBACK")

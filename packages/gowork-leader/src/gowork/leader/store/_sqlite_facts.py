@@ -1,7 +1,7 @@
 """Reads and writes facts in their tables.
 
 All kinds are in the table `facts`, except two. Callback workers and settings of queues stay in the tables that format 2
-had for them before it had facts, so that version 0.1.0 can use a store that this version has used.
+had for them before it had facts, so that version 0.1.0 can use a store that `gowork store downgrade` has brought back.
 """
 
 # ruff: noqa: S608 - the texts are constant; values are bound.

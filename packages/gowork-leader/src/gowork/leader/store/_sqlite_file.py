@@ -28,7 +28,7 @@ from gowork.leader.store._sqlite_schema import (
     APPLICATION_ID,
     FORMAT,
     FORMAT_LOGGED,
-    META,
+    META_OF_4,
     SQLITE_VERSION_MIN,
     TABLES,
 )
@@ -239,7 +239,7 @@ def create(path: Path) -> None:
                 for statement in (*TABLES[FORMAT], *ADDED_TO_2.values()):
                     connection.execute(statement)
                 connection.executemany(
-                    "INSERT INTO meta VALUES (?, ?)", [("identity", secrets.token_hex(16)), *META.items()]
+                    "INSERT INTO meta VALUES (?, ?)", [("identity", secrets.token_hex(16)), *META_OF_4.items()]
                 )
                 connection.execute("COMMIT")
                 mode = connection.execute("PRAGMA journal_mode = WAL").get
@@ -327,8 +327,8 @@ def _check_content(path: Path, size: int, log_bytes: int, *, check_all: bool) ->
             found = {row[0] for row in connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")}
             if not found.issuperset(TABLES[version]):
                 raise damaged(str(path), "tables or indexes are missing")
-            # A store of an older format is checked whole, because the migration rewrites all of it.
-            if size + log_bytes <= _CHECKED_BYTES_MAX or version < FORMAT or check_all:
+            # A store of format 1 is checked whole, because the migration rewrites all of it.
+            if size + log_bytes <= _CHECKED_BYTES_MAX or version == 1 or check_all:
                 complaint = connection.execute("PRAGMA quick_check(1)").get
                 if complaint != "ok":
                     raise damaged(str(path), complaint)

@@ -12,7 +12,7 @@ from typing import Any
 import apsw
 
 from gowork.leader._core.model import Position
-from gowork.leader.store._sqlite_schema import FORMAT, FORMAT_LOGGED
+from gowork.leader.store._sqlite_schema import LOGGED
 from gowork.leader.store.protocol import (
     RESTORE_TERMS,
     TERM_MAX,
@@ -115,7 +115,8 @@ def join(connection: apsw.Connection, position: Position, term: int) -> None:
         ("term", term),
     )
     connection.executemany(_PUT, rows)
-    connection.execute(f"PRAGMA user_version = {FORMAT_LOGGED}")
+    version = connection.execute("PRAGMA user_version").get
+    connection.execute(f"PRAGMA user_version = {LOGGED[version]}")
 
 
 def begin_anew(connection: apsw.Connection, above: int = 0) -> None:
@@ -132,8 +133,9 @@ def begin_anew(connection: apsw.Connection, above: int = 0) -> None:
     # Watchers know tasks that came later and are not here, so their tokens must not be valid.
     connection.execute(_PUT, ("watch_floor", changed_number(term, 0)))
     version = connection.execute("PRAGMA user_version").get
-    if version == FORMAT_LOGGED:
-        connection.execute(f"PRAGMA user_version = {FORMAT}")
+    for lone, logged in LOGGED.items():
+        if version == logged:
+            connection.execute(f"PRAGMA user_version = {lone}")
 
 
 def _holds_anything(connection: apsw.Connection) -> bool:

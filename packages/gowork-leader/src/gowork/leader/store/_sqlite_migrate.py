@@ -13,8 +13,17 @@ from gowork.leader._core.model import PENDING
 from gowork.leader.store._sqlite_errors import damaged, reported
 from gowork.leader.store._sqlite_file import connect
 from gowork.leader.store._sqlite_lanes import LaneIds
+from gowork.leader.store._sqlite_lower import raise_format
 from gowork.leader.store._sqlite_rows import RowsStatement
-from gowork.leader.store._sqlite_schema import ADDED_TO_2, FORMAT, META, STANDING_COLUMNS, TABLES_OF_2
+from gowork.leader.store._sqlite_schema import (
+    ADDED_TO_2,
+    FORMAT,
+    FORMAT_LOGGED,
+    LOGGED,
+    META,
+    STANDING_COLUMNS,
+    TABLES_OF_2,
+)
 from gowork.leader.store.codec import at_ms, decode_standing, encode_standing, restore
 from gowork.leader.store.protocol import Record, StoreFormatError
 
@@ -35,18 +44,23 @@ _OLD_STANDINGS = """
 def migrate(path: Path, version: int) -> None:
     """Brings the store at this path from format `version` to FORMAT. When it raises, the store is as it was.
 
+    One that belongs to a log is brought to FORMAT_LOGGED. Only format 1 takes time and room.
+
     Raises:
         StoreFormatError: a task in it can't be read.
         StoreFullError: there is no room. For a while the store takes up to twice its size.
     """
-    logger.info("store is brought to a new format", extra={"store": str(path), "from": version, "to": FORMAT})
+    to = FORMAT_LOGGED if version in LOGGED.values() else FORMAT
+    logger.info("store is brought to a new format", extra={"store": str(path), "from": version, "to": to})
     with reported(str(path)):
         connection = connect(path)
         try:
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("BEGIN IMMEDIATE")
-            tasks = _from_1_to_2(connection)
-            connection.execute(f"PRAGMA user_version = {FORMAT}")
+            if version == 1:
+                _from_1_to_2(connection)
+                connection.execute("PRAGMA user_version = 2")
+            raise_format(connection)
             connection.execute("COMMIT")
             # The log may be as long as the database now. It is merged, so that the leader starts with a short one.
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -56,7 +70,7 @@ def migrate(path: Path, version: int) -> None:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             connection.close()
-    logger.info("store has the new format", extra={"store": str(path), "tasks": tasks})
+    logger.info("store has the new format", extra={"store": str(path), "format": to})
 
 
 def add_missing(connection: apsw.Connection) -> None:
@@ -67,18 +81,15 @@ def add_missing(connection: apsw.Connection) -> None:
             connection.execute(statement)
 
 
-def _from_1_to_2(connection: apsw.Connection) -> int:
-    """Writes lanes and times of unfinished tasks to columns, because format 1 has them only in the bodies.
-
-    Returns how many tasks there are.
-    """
+def _from_1_to_2(connection: apsw.Connection) -> None:
+    """Writes lanes and times of unfinished tasks to columns, because format 1 has them only in the bodies."""
     for index in ("standings_by_changed", "standings_unfinished"):
         connection.execute(f"DROP INDEX {index}")
     connection.execute("ALTER TABLE standings RENAME TO standings_1")
     # Indexes are made later, because that is quickest when the rows are there.
     for statement in (sql for sql in TABLES_OF_2 if sql.startswith("CREATE TABLE")):
         connection.execute(statement)
-    tasks, lanes = 0, LaneIds()
+    lanes = LaneIds()
     rows: list[object] = []
     row_bytes = 0
     for seq, id, changed, state, body in connection.execute(_OLD_STANDINGS):
@@ -94,8 +105,7 @@ def _from_1_to_2(connection: apsw.Connection) -> int:
                 state = encode_standing(standing)
         rows += (seq, changed, int(standing.status), at_ms(standing), lane_number, expires_ms, state)
         row_bytes += len(state)
-        tasks += 1
-        if tasks % _ROWS_MAX == 0 or row_bytes >= _BYTES_MAX:
+        if len(rows) >= _ROWS_MAX * len(STANDING_COLUMNS) or row_bytes >= _BYTES_MAX:
             _STANDINGS.run(connection, rows)
             rows, row_bytes = [], 0
     _STANDINGS.run(connection, rows)
@@ -103,4 +113,3 @@ def _from_1_to_2(connection: apsw.Connection) -> int:
     for statement in (sql for sql in TABLES_OF_2 if not sql.startswith("CREATE TABLE")):
         connection.execute(statement)
     connection.executemany("INSERT OR IGNORE INTO meta VALUES (?, ?)", META.items())
-    return tasks

@@ -16,6 +16,7 @@ import apsw
 import msgspec
 
 from gowork.leader._core.model import Standing, Status
+from gowork.leader.store._sqlite_ids import TaskIds
 from gowork.leader.store.codec import decode_standing
 from gowork.leader.store.protocol import Query, Record
 
@@ -43,17 +44,16 @@ _RECORDS = """
     CROSS JOIN standings ON standings.seq = wanted.value
 """
 SIZE = "length(specs.body) + length(standings.state)"
-_BY_IDS = f"""
+SIZES = f"""
     SELECT json_group_array(json_array(specs.seq, {SIZE}))
     FROM json_each(?) AS wanted
-    CROSS JOIN specs ON specs.id = wanted.value
+    CROSS JOIN specs ON specs.seq = wanted.value
     CROSS JOIN standings ON standings.seq = specs.seq
 """
-_STATES_BY_IDS = """
-    SELECT json_group_array(json_array(specs.seq, length(standings.state)))
+STATE_SIZES = """
+    SELECT json_group_array(json_array(standings.seq, length(standings.state)))
     FROM json_each(?) AS wanted
-    CROSS JOIN specs ON specs.id = wanted.value
-    CROSS JOIN standings ON standings.seq = specs.seq
+    CROSS JOIN standings ON standings.seq = wanted.value
 """
 _STATES = """
     SELECT
@@ -94,18 +94,20 @@ def snapshot(connection: apsw.Connection) -> Iterator[None]:
         connection.execute("COMMIT")
 
 
-def load(connection: apsw.Connection, ids: Sequence[str]) -> list[Record]:
+def load(connection: apsw.Connection, ids: Sequence[str], known: TaskIds) -> list[Record]:
     """See Store.load."""
+    seqs = known.find(connection, ids)
     # Most ids are unknown, because each submit asks whether its ids are taken.
-    wanted = _encode_json(list(dict.fromkeys(ids))).decode()
-    text = connection.execute(_BY_IDS, (wanted,)).get
+    if not seqs:
+        return []
+    text = connection.execute(SIZES, (_encode_json(seqs).decode(),)).get
     return [record for records in _fetched(connection, decode_sizes(text)) for record in records]
 
 
-def standings(connection: apsw.Connection, ids: Sequence[str]) -> list[tuple[str, Standing]]:
+def standings(connection: apsw.Connection, ids: Sequence[str], known: TaskIds) -> list[tuple[str, Standing]]:
     """See Store.standings."""
-    wanted = _encode_json(list(dict.fromkeys(ids))).decode()
-    sizes = decode_sizes(connection.execute(_STATES_BY_IDS, (wanted,)).get)
+    wanted = _encode_json(known.find(connection, ids)).decode()
+    sizes = decode_sizes(connection.execute(STATE_SIZES, (wanted,)).get)
     found: list[tuple[str, Standing]] = []
     for seqs in _groups(sizes, _FETCH_BYTES_MAX):
         text, states = connection.execute(_STATES, (_encode_json(seqs).decode(),)).get
@@ -116,9 +118,11 @@ def standings(connection: apsw.Connection, ids: Sequence[str]) -> list[tuple[str
     return found
 
 
-def page(connection: apsw.Connection, query: Query, after: int | None, limit: int, bytes_max: int) -> list[Record]:
+def page(
+    connection: apsw.Connection, query: Query, after: int | None, limit: int, bytes_max: int, known: TaskIds
+) -> list[Record]:
     """See Store.page."""
-    statement, values = page_statement(query, after, limit)
+    statement, values = page_statement(query, after, limit, seqs_of(connection, query, known))
     with snapshot(connection):
         sizes = decode_sizes(connection.execute(statement, values).get)
         sizes.sort(reverse=query.newest_first)
@@ -189,9 +193,24 @@ def _counted_bytes(record: Record) -> int:
     return len(record.body) + len(standing.result) + len(standing.result_data) + failure_bytes
 
 
-def page_statement(query: Query, after: int | None, limit: int) -> tuple[str, list[object]]:
-    """Returns the statement that selects a page's seqs with their sizes, and the values that are bound to it."""
-    conditions, values = conditions_of(query)
+def seqs_of(connection: apsw.Connection, query: Query, known: TaskIds) -> list[int] | None:
+    """Returns the seqs that a query's id leaves; None if it names no id."""
+    id = next((value for column, value, equal in query.terms if column == "id" and equal), None)
+    return None if id is None else known.find(connection, [str(id)])
+
+
+def page_statement(
+    query: Query, after: int | None, limit: int, seqs: Sequence[int] | None = None
+) -> tuple[str, list[object]]:
+    """Returns the statement that selects a page's seqs with their sizes, and the values that are bound to it.
+
+    Args:
+        query: what is selected.
+        after: the page begins after this seq; None: it is the first.
+        limit: how many tasks there are at most.
+        seqs: see seqs_of.
+    """
+    conditions, values = conditions_of(query, seqs)
     if after is not None:
         conditions.append(f"standings.seq {'<' if query.newest_first else '>'} ?")
         values.append(after)
@@ -205,7 +224,7 @@ def page_statement(query: Query, after: int | None, limit: int) -> tuple[str, li
     return statement, [*values * len(parts), limit]
 
 
-def conditions_of(query: Query) -> tuple[list[str], list[object]]:
+def conditions_of(query: Query, seqs: Sequence[int] | None = None) -> tuple[list[str], list[object]]:
     """Returns the conditions of a query, except the one on the status, and the values that are bound to them."""
     conditions: list[str] = []
     values: list[object] = []
@@ -214,6 +233,8 @@ def conditions_of(query: Query) -> tuple[list[str], list[object]]:
         conditions.append(condition)
         values.extend(given)
 
+    if seqs is not None:
+        require("standings.seq IN (SELECT value FROM json_each(?))", _encode_json(seqs).decode())
     for column, value, equal in query.terms:
         require(f"specs.{_COLUMNS[column]} {'=' if equal else '<>'} ?", value)
     for prefix, wanted in query.id_prefixes:

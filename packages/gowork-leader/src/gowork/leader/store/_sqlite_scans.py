@@ -15,8 +15,9 @@ import msgspec
 
 from gowork.leader._core.model import FINISHED as FINISHED_STATUSES
 from gowork.leader._core.model import Brief, LaneKey, Status
+from gowork.leader.store._sqlite_ids import TaskIds
 from gowork.leader.store._sqlite_lanes import key_text, lane_of
-from gowork.leader.store._sqlite_query import SIZE, conditions_of, decode_sizes, snapshot, up_to
+from gowork.leader.store._sqlite_query import SIZE, conditions_of, decode_sizes, seqs_of, snapshot, up_to
 from gowork.leader.store.protocol import Finished, Query, Record, Timer
 
 _decode_waiting = msgspec.json.Decoder(list[tuple[str, int]]).decode
@@ -102,7 +103,7 @@ LAST_FAILED = f"""
 BRIEFS = """
     SELECT json_group_array(json_array(specs.seq, specs.id, standings.status, standings.at_ms))
     FROM json_each(?) AS wanted
-    CROSS JOIN specs ON specs.id = wanted.value
+    CROSS JOIN specs ON specs.seq = wanted.value
     CROSS JOIN standings ON standings.seq = specs.seq
 """
 DELETED_SINCE = """
@@ -157,12 +158,14 @@ def finished_counts(connection: apsw.Connection) -> tuple[int, int]:
     return failed, others
 
 
-def select_finished(connection: apsw.Connection, query: Query, before_ms: int | None, limit: int) -> list[Brief]:
+def select_finished(
+    connection: apsw.Connection, query: Query, before_ms: int | None, limit: int, known: TaskIds
+) -> list[Brief]:
     """See Store.select_finished."""
     statuses = FINISHED_STATUSES & query.statuses if query.statuses else FINISHED_STATUSES
     if not statuses:
         return []
-    conditions, values = conditions_of(query)
+    conditions, values = conditions_of(query, seqs_of(connection, query, known))
     conditions.append(f"+standings.status IN ({', '.join(str(int(status)) for status in sorted(statuses))})")
     if before_ms is not None:
         conditions.append("standings.at_ms < ?")
@@ -178,9 +181,9 @@ def select_finished(connection: apsw.Connection, query: Query, before_ms: int | 
     return [Brief(seq, id, Status(status), at_ms) for seq, id, status, at_ms in rows]
 
 
-def briefs(connection: apsw.Connection, ids: Sequence[str]) -> list[Brief]:
+def briefs(connection: apsw.Connection, ids: Sequence[str], known: TaskIds) -> list[Brief]:
     """See Store.briefs."""
-    wanted = msgspec.json.encode(list(dict.fromkeys(ids))).decode()
+    wanted = msgspec.json.encode(known.find(connection, ids)).decode()
     rows = _decode_finished(_text(connection, BRIEFS, (wanted,)))
     return [Brief(seq, id, Status(status), at_ms) for seq, id, status, at_ms in rows]
 

@@ -7,6 +7,7 @@ import msgspec
 
 from gowork.leader._core.model import LaneKey
 from gowork.leader.store._sqlite_facts import write_facts
+from gowork.leader.store._sqlite_ids import TaskIds
 from gowork.leader.store._sqlite_lanes import LaneIds
 from gowork.leader.store._sqlite_rows import ROWS_MAX, RowsStatement
 from gowork.leader.store._sqlite_schema import STANDING_COLUMNS
@@ -37,7 +38,7 @@ _DELETE_STANDINGS = """
 _DELETE_SPECS = "DELETE FROM specs WHERE seq IN (SELECT json_extract(value, '$[0]') FROM json_each(?))"
 
 
-def write_batch(connection: apsw.Connection, batch: Batch, lanes: LaneIds, term: int) -> None:
+def write_batch(connection: apsw.Connection, batch: Batch, lanes: LaneIds, ids: TaskIds, term: int) -> None:
     """Writes the batch in a transaction of its own, if the store still has this term. When it raises, nothing is left.
 
     Raises:
@@ -51,11 +52,13 @@ def write_batch(connection: apsw.Connection, batch: Batch, lanes: LaneIds, term:
             # This takes no lock of the database, so it ends before another thread can ask for Python's lock. That is
             # safe, because nobody else writes.
             connection.execute("BEGIN")
-        write_rows(connection, batch, lanes, term)
+        write_rows(connection, batch, lanes, ids, term)
         if not single:
             connection.execute("COMMIT")
+            ids.settle()
     except BaseException as error:
         lanes.forget()
+        ids.forget()
         if not isinstance(error, apsw.ConstraintError):
             raise
         raise StoreError(f"The batch contradicts the store, and nothing of it was written: {error}.") from error
@@ -65,17 +68,19 @@ def write_batch(connection: apsw.Connection, batch: Batch, lanes: LaneIds, term:
             connection.execute("ROLLBACK")
 
 
-def write_rows(connection: apsw.Connection, batch: Batch, lanes: LaneIds, term: int) -> None:
-    """Writes the batch in the transaction that is open. After an error that must be rolled back, and lanes forgotten.
+def write_rows(connection: apsw.Connection, batch: Batch, lanes: LaneIds, ids: TaskIds, term: int) -> None:
+    """Writes the batch in the transaction that is open. After its commit, `ids` must settle.
+
+    After an error the transaction must be rolled back, and lanes and ids forgotten.
 
     Raises:
         apsw.ConstraintError: the batch contradicts what is stored.
         apsw.Error, StoreLostError, StoreError: see write_batch.
     """
     if batch.deletes:
-        _delete(connection, batch)
+        _delete(connection, batch, ids)
     if batch.inserts or batch.moves:
-        _write_tasks(connection, batch, lanes, term)
+        _write_tasks(connection, batch, lanes, ids, term)
     else:
         _compare_term(connection, term)
     if batch.facts or batch.facts_gone:
@@ -96,7 +101,7 @@ def _is_one_statement(batch: Batch) -> bool:
     return all(moved.lane is None for moved in batch.moves)
 
 
-def _write_tasks(connection: apsw.Connection, batch: Batch, lanes: LaneIds, term: int) -> None:
+def _write_tasks(connection: apsw.Connection, batch: Batch, lanes: LaneIds, ids: TaskIds, term: int) -> None:
     # Keyed by identity, which is quicker, because most tasks of a batch share their lane's object.
     wanted: dict[int, LaneKey] = {id(new.lane): new.lane for new in batch.inserts}
     for moved in batch.moves:
@@ -130,6 +135,8 @@ def _write_tasks(connection: apsw.Connection, batch: Batch, lanes: LaneIds, term
         else:
             in_lanes += (*row, numbers[id(moved.lane)], moved.expires_ms, state)
     if specs:
+        records = [new.record for new in batch.inserts]
+        ids.insert(connection, [record.id for record in records], [record.seq for record in records])
         _SPECS.run(connection, specs)
     written = 0
     if standings:
@@ -152,7 +159,7 @@ def _lost() -> StoreLostError:
     )
 
 
-def _delete(connection: apsw.Connection, batch: Batch) -> None:
+def _delete(connection: apsw.Connection, batch: Batch, ids: TaskIds) -> None:
     gone = _encode_json([(deleted.seq, deleted.id) for deleted in batch.deletes]).decode()
     connection.execute(_DELETE_STANDINGS, (gone,))
     found = connection.changes()
@@ -162,6 +169,7 @@ def _delete(connection: apsw.Connection, batch: Batch) -> None:
             f"removed {found} are there."
         )
     connection.execute(_DELETE_SPECS, (gone,))
+    ids.delete(connection, gone, [(deleted.id, deleted.seq) for deleted in batch.deletes])
     _TOMBSTONES.run(connection, [value for deleted in batch.deletes for value in (deleted.changed, deleted.id)])
 
 

@@ -27,10 +27,11 @@ from gowork.leader.store._sqlite_entries import EntryWriter
 from gowork.leader.store._sqlite_errors import reported, translated
 from gowork.leader.store._sqlite_facts import facts_page
 from gowork.leader.store._sqlite_file import FileLock, check_library
+from gowork.leader.store._sqlite_ids import TaskIds
 from gowork.leader.store._sqlite_lanes import LaneIds, drop_unused
 from gowork.leader.store._sqlite_log import LogKeeper, merge, merge_all
 from gowork.leader.store._sqlite_migrate import add_missing, migrate
-from gowork.leader.store._sqlite_schema import FORMAT, FORMAT_LOGGED
+from gowork.leader.store._sqlite_schema import FORMAT, FORMAT_LOGGED, LOGGED, LOWER
 from gowork.leader.store._sqlite_threads import LoopExecutor
 from gowork.leader.store._sqlite_write import write_batch
 from gowork.leader.store.protocol import (
@@ -93,6 +94,7 @@ class SqliteStore:
         self._at_once: apsw.Connection | None = None
         self._log = LogKeeper(self._merges.start)
         self._lanes = LaneIds()
+        self._ids = TaskIds()
         #: The term of this opening; without a log alone.
         self._term = 0
         #: Takes the place of `commit` while it is open for a log.
@@ -204,7 +206,7 @@ class SqliteStore:
 
     async def briefs(self, ids: Sequence[str]) -> list[Brief]:
         """See Store.briefs."""
-        return await self._call(self._lookups, _sqlite_scans.briefs, ids)
+        return await self._call(self._lookups, _sqlite_scans.briefs, ids, self._ids)
 
     async def running(self) -> AsyncIterator[list[Record]]:
         """See Store.running."""
@@ -274,7 +276,7 @@ class SqliteStore:
     @property
     def copy_format(self) -> int:
         """See LoggedStore.copy_format."""
-        return FORMAT_LOGGED
+        return LOWER[FORMAT_LOGGED]
 
     async def check_copy(self, backup: Path) -> tuple[int, Position]:
         """See LoggedStore.check_copy."""
@@ -299,11 +301,11 @@ class SqliteStore:
 
     async def select_finished(self, query: Query, before_ms: int | None, limit: int) -> list[Brief]:
         """See Store.select_finished."""
-        return await self._call(self._scans, _sqlite_scans.select_finished, query, before_ms, limit)
+        return await self._call(self._scans, _sqlite_scans.select_finished, query, before_ms, limit, self._ids)
 
     async def page(self, query: Query, after: int | None, limit: int, bytes_max: int) -> list[Record]:
         """See Store.page."""
-        return await self._scan(_sqlite_query.page, query, after, limit, bytes_max)
+        return await self._scan(_sqlite_query.page, query, after, limit, bytes_max, self._ids)
 
     async def changed_since(self, changed: int, limit: int) -> list[Record]:
         """See Store.changed_since."""
@@ -374,16 +376,16 @@ class SqliteStore:
         return await self._call(self._scans, function, *args, **kwargs)
 
     async def _looked_up(
-        self, look: Callable[[apsw.Connection, Sequence[str]], list[_T]], ids: Sequence[str]
+        self, look: Callable[[apsw.Connection, Sequence[str], TaskIds], list[_T]], ids: Sequence[str]
     ) -> list[_T]:
         if len(ids) > _IDS_AT_ONCE_MAX:
-            return await self._call(self._lookups, look, ids)
+            return await self._call(self._lookups, look, ids, self._ids)
         # Each submit makes such a look-up. The way to another thread and back would take several times as long as
         # reading a few pages here.
         if self._at_once is None:
             raise StoreError(f"{self._path} is not open.")
         with reported(str(self._path)):
-            return look(self._at_once, ids)
+            return look(self._at_once, ids, self._ids)
 
     async def _call(
         self,
@@ -410,7 +412,7 @@ class SqliteStore:
             raise StoreError(f"{self._path} follows a log: nothing else is written.")
         self._log.before_commit(connection)
         try:
-            write_batch(connection, batch, self._lanes, self._term)
+            write_batch(connection, batch, self._lanes, self._ids, self._term)
         except apsw.Error as error:
             if not isinstance(translated(error, str(self._path)), StoreFullError):
                 raise
@@ -419,17 +421,13 @@ class SqliteStore:
                 merge(connection)
             except apsw.Error:
                 raise error from None
-            write_batch(connection, batch, self._lanes, self._term)
+            write_batch(connection, batch, self._lanes, self._ids, self._term)
         # Checked after the write, because a batch must not be acknowledged when its file is no longer at its path.
         self._lock.check()
         self._log.after_commit(batch)
 
     def _open(self) -> Opened:
-        if self._take() == FORMAT_LOGGED:
-            raise StoreError(
-                f"{self._path} belongs to a log that several leaders share. Start the leader with --log. To use the "
-                f"store without the others, run `gowork store detach` first."
-            )
+        self._take(logged=False)
         with reported(str(self._path)):
             writer = self._connect()
             _sqlite_meta.check_next_term(writer, self._path)
@@ -440,20 +438,24 @@ class SqliteStore:
         return opened
 
     def _open_logged(self, generation: str | None) -> Opened:
-        self._take()
+        self._take(logged=True)
         assert self._lock is not None
         with reported(str(self._path)):
             writer = self._connect()
             _sqlite_meta.check_generation(writer, self._path, generation)
             opened = self._opened(writer)
-            entries = EntryWriter(self._path, self._lock, self._lanes, self._log)
+            entries = EntryWriter(self._path, self._lock, self._lanes, self._ids, self._log)
             if opened.position is not None:
                 entries.begin(writer)
         self._entries = entries
         return opened
 
-    def _take(self) -> int:
-        """Locks the store and makes it when there is none. Returns the format that it had; 0 when there was none."""
+    def _take(self, *, logged: bool) -> None:
+        """Locks the store, makes it when there is none, and brings it to the format of this version.
+
+        Args:
+            logged: whether it may belong to a log.
+        """
         check_library()
         path = self._path
         self._lock = FileLock(path)
@@ -464,10 +466,14 @@ class SqliteStore:
         if not version:
             _sqlite_file.create(path)
             self._lock.hold()
+        if not logged and version in LOGGED.values():
+            raise StoreError(
+                f"{path} belongs to a log that several leaders share. Start the leader with --log. To use the "
+                f"store without the others, run `gowork store detach` first."
+            )
         self._lock.make_private()
         if 0 < version < FORMAT:
             migrate(path, version)
-        return version
 
     def _connect(self) -> apsw.Connection:
         """Connects the one that writes. The store has all tables then."""
@@ -481,6 +487,7 @@ class SqliteStore:
         """Makes the store ready for use, and returns what it says of itself."""
         self._lanes.forget()
         drop_unused(writer)
+        self._ids.load(writer)
         _sqlite_meta.name(writer)
         opened = _sqlite_meta.read_opened(writer)
         for thread in (self._lookups, self._scans):
