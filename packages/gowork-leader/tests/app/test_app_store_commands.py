@@ -1,4 +1,4 @@
-"""The commands `gowork store show` and `gowork store detach`."""
+"""The commands `gowork store show`, `detach` and `downgrade`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from gowork.leader._app.override_commands import force_lead, skip
-from gowork.leader._app.store_commands import detach, show
+from gowork.leader._app.store_commands import detach, downgrade, show
 from gowork.leader._core.model import Position
 from gowork.leader.store import Batch, Fact
 from gowork.leader.store.protocol import RESTORE_TERMS, StoreError
@@ -62,7 +62,7 @@ def told(path: Path) -> dict[str, object]:
 
 def test_a_store_that_belongs_to_no_log_says_so(lone: Path) -> None:
     found = told(lone)
-    assert (found["format"], found["term"], found["log"]) == (2, 1, None)
+    assert (found["format"], found["term"], found["log"]) == (4, 1, None)
     assert found["bytes"] == lone.stat().st_size
     assert len(str(found["store_id"])) == 32
     assert "belongs to none" in run("show", str(lone)).stdout
@@ -70,7 +70,7 @@ def test_a_store_that_belongs_to_no_log_says_so(lone: Path) -> None:
 
 def test_a_store_of_a_log_says_where_it_stands_in_it(logged: Path) -> None:
     found = told(logged)
-    assert (found["format"], found["term"]) == (3, 7)
+    assert (found["format"], found["term"]) == (5, 7)
     assert found["log"] == {"generation": GENERATION, "index": 1, "hash": (b"h" * 32).hex()}
     lines = run("show", str(logged)).stdout.splitlines()
     assert [line.split()[0] for line in lines] == ["file", "format", "store", "term", "log"]
@@ -114,7 +114,7 @@ async def test_a_detached_store_opens_without_its_log_in_a_higher_term(logged: P
     assert result.exit_code == 0, result.stderr
     assert "without --log, or begin a new log with it" in result.stdout
     found = told(logged)
-    assert (found["format"], found["term"], found["log"]) == (2, 7 + RESTORE_TERMS, None)
+    assert (found["format"], found["term"], found["log"]) == (4, 7 + RESTORE_TERMS, None)
     store = SqliteStore(logged)
     assert (await store.open()).term == 7 + RESTORE_TERMS + 1
     assert [fact.key for fact in await store.facts("notes", "", 10, 1000)] == ["a"]
@@ -138,3 +138,15 @@ def test_a_store_of_no_log_is_not_detached(lone: Path) -> None:
 def test_the_commands_are_found_by_their_entry_points() -> None:
     found = {entry.name: entry.load() for entry in entry_points(group="gowork.store_commands")}
     assert found == {"show": show, "detach": detach, "skip": skip, "force-lead": force_lead}
+
+
+async def test_downgrade_brings_a_closed_store_to_the_older_format_once(tmp_path: Path) -> None:
+    path = tmp_path / "gowork.db"
+    store = SqliteStore(path)
+    await store.open()
+    await store.close()
+    done = CliRunner().invoke(downgrade, [str(path)])
+    assert (done.exit_code, done.output) == (0, f"{path} has format 2 now; start the older version on it\n")
+    again = CliRunner().invoke(downgrade, [str(path)])
+    assert again.exit_code == 1
+    assert "has format 2 already" in again.output
