@@ -11,11 +11,12 @@ from pathlib import Path
 import apsw
 import pytest
 
+from gowork.leader._core.model import Position
 from gowork.leader.store import _sqlite_file, _sqlite_ids, _sqlite_lower, _sqlite_migrate
 from gowork.leader.store._sqlite_schema import FORMAT, FORMAT_LOGGED, TABLES
 from gowork.leader.store.conformance import new_task
 from gowork.leader.store.conformance.logged import joined
-from gowork.leader.store.protocol import Batch, Position, StoreError, StoreLockedError
+from gowork.leader.store.protocol import Batch, StoreError, StoreLockedError
 from gowork.leader.store.sqlite import SqliteStore
 
 TASKS = 40
