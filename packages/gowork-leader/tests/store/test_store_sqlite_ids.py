@@ -179,13 +179,36 @@ def test_an_id_that_a_look_up_has_missed_is_refused_all_the_same_once_it_is_ther
     ids = loaded(connection)
     for seq in range(1, 10):
         write(connection, ids, Batch([new_task(seq, in_order(Random(0), seq))]))
-    for name in ("task-1", "a"):
-        # The first goes straight to the table, the second to memory.
+    write(connection, ids, Batch(deletes=[DeletedTask(5, "task-000005", 1)]))
+    # The first two go straight to the table, because of the id and because of the seq, and the third to memory.
+    for name, seq in (("task-1", 101), ("b", 5), ("a", 102)):
         assert ids.find(connection, [name]) == []
-        write(connection, ids, Batch([new_task(100 + len(name), name)]))
+        write(connection, ids, Batch([new_task(seq, name)]))
         with pytest.raises(StoreError, match=f"contradicts.*{name}|contradicts"):
             write(connection, ids, Batch([new_task(200, name)]))
-        assert ids.find(connection, [name]) == [100 + len(name)]
+        assert ids.find(connection, [name]) == [seq]
+
+
+@pytest.mark.usefixtures("small")
+def test_an_id_that_memory_has_and_the_table_lacks_is_refused_after_a_start(connection: apsw.Connection) -> None:
+    ids = loaded(connection)
+    for seq in range(1, 11):
+        write(connection, ids, Batch([new_task(seq, f"task-{100 - seq}")]))
+    assert sorted(in_table(connection)) == ["task-92", "task-93", "task-94", "task-95"]
+    ids = loaded(connection)
+    with pytest.raises(StoreError, match="contradicts"):
+        write(connection, ids, Batch([new_task(11, "task-99")]))
+    write(connection, ids, Batch([new_task(11, "task-991")]))
+    assert ids.find(connection, ["task-99", "task-991"]) == [1, 11]
+
+
+@pytest.mark.usefixtures("small")
+def test_ids_in_order_whose_seqs_are_not_beside_each_other_are_written_alone(connection: apsw.Connection) -> None:
+    ids = loaded(connection)
+    for seq in (*range(1, 20), 21):
+        write(connection, ids, Batch([new_task(seq, in_order(Random(0), seq))]))
+    write(connection, ids, Batch([new_task(20, "task-000022"), new_task(22, "task-000023")]))
+    assert ids.find(connection, ["task-000021", "task-000022", "task-000023"]) == [21, 20, 22]
 
 
 @pytest.mark.usefixtures("small")

@@ -32,15 +32,14 @@ _decode_found = msgspec.json.Decoder(list[tuple[str, int]]).decode
 #: A conflict is the same task: it was written before the store was opened.
 _SLICE = RowsStatement("ids", ("id", "seq"), "ON CONFLICT (id) DO NOTHING")
 _DIRECT = RowsStatement("ids", ("id", "seq"))
+#: Python passes no values again, which would take longer than the rest of the statement.
+_STRAIGHT = "INSERT INTO ids (id, seq) SELECT id, seq FROM specs WHERE seq BETWEEN ? AND ?"
 FOUND = """
     SELECT json_group_array(json_array(ids.id, ids.seq))
     FROM json_each(?) AS wanted CROSS JOIN ids ON ids.id = wanted.value
 """
 _DELETE = """
-    DELETE FROM ids WHERE id IN (
-        SELECT ids.id FROM json_each(?) AS gone
-        CROSS JOIN ids ON ids.id = json_extract(gone.value, '$[1]') AND ids.seq = json_extract(gone.value, '$[0]')
-    )
+    DELETE FROM ids WHERE id IN (SELECT json_extract(value, '$[1]') FROM json_each(?))
 """
 _COMPLETE = """
     INSERT INTO ids (id, seq) SELECT id, seq FROM specs
@@ -57,7 +56,7 @@ class _Generation:
     def __init__(self, first_seq: int, near: str | None) -> None:
         #: No task that came before has this seq or a higher one.
         self.first_seq = first_seq
-        #: Higher ids go straight to the table, because they come at its end; None: none do.
+        #: Higher ids go straight to the table, because they come at its end; None: none do. No id in memory is higher.
         self.near = near
         #: {id: seq} of those that the table need not have.
         self.ids: dict[str, int] = {}
@@ -115,10 +114,14 @@ class TaskIds:
             complete(connection)
             connection.execute("COMMIT")
             first_seq = highest + 1
-        generation = _Generation(first_seq, connection.execute("SELECT max(id) FROM ids").get)
-        generation.ids.update(connection.execute(_RECENT, (first_seq,)))
-        generation.tasks, generation.last_seq = len(generation.ids), highest
-        generation.last_id = max(generation.ids, default=generation.near)
+        recent: dict[str, int] = dict(connection.execute(_RECENT, (first_seq,)))
+        last_id = connection.execute("SELECT max(id) FROM ids").get
+        if last_id is not None:
+            last_id = max(last_id, max(recent, default=last_id))
+        generation = _Generation(first_seq, last_id)
+        generation.ids = recent
+        generation.tasks, generation.last_seq = len(recent), highest
+        generation.last_id = last_id if last_id is not None else max(recent, default=None)
         self._generations, self._slices, self._done, self._owed = (generation, None), [], 0, 0
         self.forget()
 
@@ -143,35 +146,31 @@ class TaskIds:
         return seqs
 
     def insert(self, connection: apsw.Connection, ids: Sequence[str], seqs: Sequence[int]) -> None:
-        """Adds tasks, in the transaction that is open.
+        """Adds tasks that are in `specs`, in the transaction that is open.
 
         Raises:
             StoreError: there is a task with one of these ids.
             apsw.ConstraintError: the same.
         """
-        self._check_new(connection, ids)
-        filling = self._generations[0]
-        near, first_seq = filling.near, filling.first_seq
-        change = self._change
-        direct: list[object] = []
-        # A seq from before the generation would not be read again.
-        if near is not None and min(ids) > near:
-            direct = [value for task in zip(ids, seqs, strict=True) for value in task]
-            change.written += ids
-        elif (near is None or max(ids) <= near) and min(seqs) >= first_seq:
-            change.new.update(zip(ids, seqs, strict=True))
+        filling, change = self._generations[0], self._change
+        near, first_seq, last_seq, last_id = filling.near, min(seqs), max(seqs), max(ids)
+        if near is not None and min(ids) > near and last_seq - first_seq == len(seqs) - 1:
+            # None of these is in memory, and the table refuses those that it has.
+            connection.execute(_STRAIGHT, (first_seq, last_seq))
         else:
+            self._check_new(connection, ids)
+            direct: list[object] = []
             for id, seq in zip(ids, seqs, strict=True):
-                if (near is not None and id > near) or seq < first_seq:
+                # A seq from before the generation would not be read again.
+                if (near is not None and id > near) or seq < filling.first_seq:
                     direct += (id, seq)
                     change.written.append(id)
                 else:
                     change.new[id] = seq
-        if direct:
-            _DIRECT.run(connection, direct)
+            if direct:
+                _DIRECT.run(connection, direct)
         change.tasks += len(ids)
         change.owed += len(ids)
-        last_seq, last_id = max(seqs), max(ids)
         change.last_seq = max(change.last_seq, last_seq)
         change.last_id = max(change.last_id, last_id)
         self._write_slices(connection)

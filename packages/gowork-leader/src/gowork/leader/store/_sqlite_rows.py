@@ -29,8 +29,9 @@ class RowsStatement:
     """
 
     def __init__(self, table: str, columns: Sequence[str], conflict: str = "", condition: str = "TRUE") -> None:
-        self._width = len(columns)
-        row = f"({','.join('?' * self._width)})"
+        #: How many columns it has.
+        self.width = len(columns)
+        row = f"({','.join('?' * self.width)})"
         # Only constant names get into the text. Values are bound.
         self._by_size = {
             size: f"INSERT INTO {table} ({', '.join(columns)}) "  # noqa: S608
@@ -40,7 +41,7 @@ class RowsStatement:
 
     def run(self, connection: apsw.Connection, values: list[object], *condition: object) -> int:
         """Inserts the rows whose values follow one another in `values`. Returns how many were written."""
-        width, written = self._width, 0
+        width, written = self.width, 0
         for start in range(0, len(values), _SIZES[-1] * width):
             chunk = values[start : start + _SIZES[-1] * width]
             rows = len(chunk) // width

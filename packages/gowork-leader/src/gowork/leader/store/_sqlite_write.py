@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import apsw
 import msgspec
 
@@ -135,9 +137,10 @@ def _write_tasks(connection: apsw.Connection, batch: Batch, lanes: LaneIds, ids:
         else:
             in_lanes += (*row, numbers[id(moved.lane)], moved.expires_ms, state)
     if specs:
-        records = [new.record for new in batch.inserts]
-        ids.insert(connection, [record.id for record in records], [record.seq for record in records])
         _SPECS.run(connection, specs)
+        # To read the records again would take longer.
+        new_seqs, new_ids = cast("list[int]", specs[:: _SPECS.width]), cast("list[str]", specs[1 :: _SPECS.width])
+        ids.insert(connection, new_ids, new_seqs)
     written = 0
     if standings:
         written += _STANDINGS.run(connection, standings, term)
