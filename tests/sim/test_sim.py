@@ -6,11 +6,19 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from run_sim import PLANTS, SEVERAL, kept_seeds, replay, try_seed
 from sim_plants_log import LogPlants
+
+from gowork.leader._core import step
+from gowork.leader._core.apply import apply
+from gowork.leader._core.changes import Change
+from gowork.leader._core.lanes import Lane
+from gowork.leader._core.model import Task
+from gowork.leader._core.state import State
 
 HERE = Path(__file__).parent
 #: The seeds of one test; there are several tests, so that all processors take part.
@@ -225,3 +233,29 @@ def test_a_seed_has_one_history_whatever_the_hashes_and_what_ran_before(seed: in
     replay(seed, "")
     assert capsys.readouterr().out == alone
     assert "world   is calm" in alone
+
+
+# In these, several tasks of a lane are granted at once.
+@pytest.mark.parametrize("seed", [3, 4, 7])
+def test_a_history_is_the_same_whether_changes_are_applied_in_runs_or_one_by_one(
+    seed: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    lengths: list[int] = []
+    in_runs = Lane.remove_run
+
+    def counted(self: Lane, tasks: Sequence[Task]) -> None:
+        lengths.append(len(tasks))
+        in_runs(self, tasks)
+
+    def one_by_one(state: State, changes: Sequence[Change]) -> None:
+        for change in changes:
+            apply(state, change)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Lane, "remove_run", counted)
+        replay(seed, "")
+    history = capsys.readouterr().out
+    monkeypatch.setattr(step, "apply_all", one_by_one)
+    replay(seed, "")
+    assert capsys.readouterr().out == history
+    assert max(lengths) > 1

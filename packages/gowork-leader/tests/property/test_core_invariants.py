@@ -38,6 +38,12 @@ def test_every_change_can_be_applied():
 class Cluster(RuleBasedStateMachine):
     """Workers come, go and lie; tasks are submitted, granted, reported and cancelled."""
 
+    #: Whether all changes are also applied one by one, to a copy of the state; see Core.
+    compares = False
+    bounds = SMALL
+    #: How often what can be granted is granted and reported, until every task has ended.
+    rounds = 3
+
     def __init__(self) -> None:
         super().__init__()
         # So small that rankings are made again, and news are dropped, within a run.
@@ -45,7 +51,7 @@ class Cluster(RuleBasedStateMachine):
         self.patch.setattr(roster, "ENTRIES_EACH", 1)
         self.patch.setattr(roster, "ENTRIES_MORE", 1)
         self.patch.setattr(roster, "RANKINGS_MAX", 2)
-        self.core = Core(copy(SMALL))
+        self.core = Core(copy(self.bounds), compares=self.compares)
         self.fence = self.core.state.fence
         self.accepted: dict[tuple[str, int], int] = {}
         #: Every grant that a worker was ever sent: (instance, id, fence).
@@ -341,7 +347,7 @@ class Cluster(RuleBasedStateMachine):
             core.do(cmd.ConfigureQueue(name, 1, 0, 0, 0.0, 0))
             core.do(cmd.PauseQueue(name, False))
         connection = core.connect("last", slots=100, credit=1000, handlers=("work", "other"))
-        for _ in range(3):
+        for _ in range(self.rounds):
             for ids in core.dispatch().values():
                 for id in ids:
                     core.report(connection, id)
