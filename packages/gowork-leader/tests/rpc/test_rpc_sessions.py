@@ -155,6 +155,17 @@ async def test_a_grant_says_how_many_attempts_have_counted_where_its_number_does
     assert said == [(1, None), (2, None), (3, 1), (4, 2)]
 
 
+async def test_a_grant_says_what_task_it_is_of_and_that_it_runs_alone_once_it_was_lost(leader: ServedLeader) -> None:
+    await leader.submit("a", payload="p")
+    async with leader.worker() as session:
+        grants = [await session.grant()]
+        await session.report(grants[0], outcome=pb.ATTEMPT_OUTCOME_LOST)
+        grants.append(await session.grant())
+    assert [(grant.id, grant.attempt, grant.alone) for grant in grants] == [("a", 1, False), ("a", 2, True)]
+    assert [pb.Task.FromString(grant.task).payload for grant in grants] == ["p", "p"]
+    assert grants[0].fence < grants[1].fence
+
+
 async def test_fences_grow_with_every_grant_and_across_leaders(tmp_path: Path) -> None:
     fences: list[int] = []
     for n in range(3):

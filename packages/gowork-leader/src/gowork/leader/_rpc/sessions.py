@@ -210,9 +210,14 @@ class Sessions:
                     for grant in effect.grants:
                         spec, attempt = grant.spec, grant.attempt
                         task = spec.body + spec.trace
-                        message = frame.grants.add(
-                            fence=grant.fence, id=spec.id, attempt=attempt, task=task, alone=grant.alone
-                        )
+                        # Assigned one by one, because keywords cost twice as much.
+                        message = frame.grants.add()
+                        message.fence = grant.fence
+                        message.id = spec.id
+                        message.attempt = attempt
+                        message.task = task
+                        if grant.alone:
+                            message.alone = True
                         if grant.previous:
                             message.previous_traceparent = grant.previous
                         if grant.used != attempt - 1:
