@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from run_sim import PLANTS, SEVERAL, kept_seeds, replay, try_seed
+from run_sim import PLANTS, SEVERAL, kept_seeds, replay, try_seed, world_of
+from sim_plants import Plants
 from sim_plants_log import LogPlants
+from sim_world import run_seed
 
 from gowork.leader._core import step
 from gowork.leader._core.apply import apply
@@ -130,6 +132,7 @@ MUST_OCCUR = [
     "queue: grants under a key's limit",
     "queue: grants under a limit",
     "queue: grants under a rate",
+    "report: by columns",
     "report: refused",
     "report: refused, without a fence",
     "session ended: LEASE_EXPIRED",
@@ -219,6 +222,19 @@ def test_a_planted_bug_is_found_by_its_checker(plant: str):
     first = SEVERAL if hasattr(LogPlants, plant) else 0
     seeds = range(first + SEEDS_IN_VAIN.get(plant, 0), first + 200)
     assert any(FINDERS[plant] in try_seed(seed, plant)[0] for seed in seeds)
+
+
+@pytest.mark.parametrize("seed", [0, 3, 4, SEVERAL + 3])
+def test_reports_by_columns_and_one_by_one_make_the_same_history(seed: int):
+    """The leaders of one world say that they read columns, and those of the other that they do not."""
+    worlds = [world_of(seed, Plants(), reads_completions=reads) for reads in (True, False)]
+    for world in worlds:
+        run_seed(world)
+    by_columns = [world.trace.seen.pop("report: by columns", 0) for world in worlds]
+    assert by_columns[0] > by_columns[1] == 0
+    histories = [list(world.trace.lines()) for world in worlds]
+    assert histories[0] == histories[1]
+    assert worlds[0].trace.seen == worlds[1].trace.seen
 
 
 @pytest.mark.parametrize("seed", [3, SEVERAL + 3])

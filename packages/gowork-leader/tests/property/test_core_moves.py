@@ -42,7 +42,7 @@ class Busy(Cluster):
         self.connect("w3", 2, 3, 0, keep=True, proof=False)
         self.dispatch()
         if any(worker.held for worker in self.core.state.connections.values()):
-            self.report_what_is_held(data, outcome)
+            self.report_what_is_held(data, outcome, by_columns=data.draw(st.booleans()))
 
     @precondition(lambda self: any(standing.status in FINISHED for _, _, standing in self.core.stored.values()))
     @rule(data=st.data(), again=st.booleans())

@@ -187,6 +187,13 @@ class Session:
         while not self.acknowledged >= {grant.fence for grant in grants}:
             await self.frame()
 
+    async def complete(self, *grants: spb.Grant, **columns: Any) -> None:
+        """Reports by columns that these have completed, and returns when the leader has acknowledged that."""
+        ids, fences = [grant.id for grant in grants], [grant.fence for grant in grants]
+        await self.send(completions=[spb.Completions(ids=ids, fences=fences, execution_us=fences, **columns)])
+        while not self.acknowledged >= set(fences):
+            await self.frame()
+
     async def refusal(self) -> Refusal:
         """Why the leader ends the stream."""
         return await refused(self._to_the_end())

@@ -21,6 +21,8 @@ LABEL_VALUE_BYTES_MAX = 253
 BATCH_TASKS_MAX = 10_000
 #: Most tasks that a handler may schedule with its completion.
 FOLLOW_UPS_MAX = 1_000
+#: Most rows of one message of completions by columns.
+COMPLETIONS_ROWS_MAX = 10_000
 #: Most bytes of one ScheduleTasks call.
 BATCH_BYTES_MAX = 4 << 20
 #: Most tasks or members on one page, and how many a page has when the caller names no number.

@@ -173,7 +173,7 @@ class Sessions:
                 while waiting and waiting[0].done():
                     waiting.popleft()
                 post = engine.post_frame
-                if not request.reports and not request.ByteSize():
+                if not (request.reports or request.completions) and not request.ByteSize():
                     # A heartbeat is answered here and not when its batch is durable, which takes long when the disk is
                     # full. The answer says only that this leader has heard the worker. Waiting frames are dealt with
                     # before any lease ends.
@@ -184,7 +184,7 @@ class Sessions:
                     post = engine.post_heartbeat
                 dealt_with = post(frame_from(request, connection, engine.wall_ns))
                 waiting.append(dealt_with)
-                if request.reports:
+                if request.reports or request.completions:
                     self._count(request.ByteSize(), dealt_with)
                 # Freed before the wait for the next request.
                 del request
@@ -210,9 +210,14 @@ class Sessions:
                     for grant in effect.grants:
                         spec, attempt = grant.spec, grant.attempt
                         task = spec.body + spec.trace
-                        message = frame.grants.add(
-                            fence=grant.fence, id=spec.id, attempt=attempt, task=task, alone=grant.alone
-                        )
+                        # Assigned one by one, because keywords cost twice as much.
+                        message = frame.grants.add()
+                        message.fence = grant.fence
+                        message.id = spec.id
+                        message.attempt = attempt
+                        message.task = task
+                        if grant.alone:
+                            message.alone = True
                         if grant.previous:
                             message.previous_traceparent = grant.previous
                         if grant.used != attempt - 1:
@@ -240,6 +245,7 @@ class Sessions:
                     # Two heartbeats may be lost before the lease runs out.
                     frame.welcome.heartbeat_ms = int(self._settings.lease * 1000 / 3)
                     frame.welcome.reconnect_grace_ms = int(self._settings.reconnect_grace * 1000)
+                    frame.welcome.reads_completions = True
                 case ef.EndSession():
                     pass
         if frame.ByteSize():

@@ -101,7 +101,8 @@ class Desk:
         match event:
             # Both come with every batch. They name none of their fields here, because that would cost time.
             case Reported():
-                self.work.reported(self.roster.runners[event.runner], event.reports, event.size, now)
+                runner = self.roster.runners[event.runner]
+                self.work.reported(runner, event.reports, event.size, now, event.completions)
             case FrameReceived():
                 self._receive(event.frame, now)
             case Looked():
@@ -183,7 +184,7 @@ class Desk:
         Args:
             running: the fences of the tasks that runners execute.
         """
-        return listed(self.held.values(), running, self.frame.unacknowledged)
+        return listed(self.held.values(), running, self.frame.unacknowledged.names())
 
     def to_look_at(self) -> list[Runner]:
         """Returns the runners whose tables the next Looked must show."""
@@ -215,7 +216,7 @@ class Desk:
         if first is not None:
             # First, so that reports that the leader has already are not sent again.
             self.frame.acknowledge(first.acknowledged)
-        self.frame.start_session()
+        self.frame.start_session(reads_completions=first is not None and first.welcome.reads_completions)
         if first is not None:
             self._receive(first, now)
         self.pause.start_session(now)

@@ -97,8 +97,10 @@ class Reported(Struct, frozen=True, gc=False):
 
     runner: RunnerId
     reports: list[session.Report]
-    #: How many bytes the reports take together.
+    #: How many bytes all of them take together.
     size: int
+    #: More reports, by columns.
+    completions: Sequence[session.Completions] = ()
 
 
 class Progressed(Struct, frozen=True, gc=False):

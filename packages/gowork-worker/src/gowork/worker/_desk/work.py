@@ -6,7 +6,7 @@ most once), RELEASED (a released fence is never reported).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
@@ -20,6 +20,7 @@ from gowork.worker._desk.solo import Solo
 from gowork.worker._desk.stops import Stops
 from gowork.worker._desk.tasks import HeldTask
 from gowork.worker._runner import endings, messages
+from gowork.worker._runner.columns import without
 from gowork.worker._runner.messages import StopKind
 
 #: The fewest seconds that a cancelled task has to stop, while its runner has not said how many it has.
@@ -148,32 +149,64 @@ class Work:
         backlog, self._backlog = self._backlog, {}
         self._start(list(backlog.values()), now)
 
-    def reported(self, runner: Runner, reports: list[session.Report], size: int, now: float) -> None:
-        """A runner has reported attempts. `size` is how many bytes the reports take together."""
-        held, pop, progress = self.held, runner.tasks.pop, self._frame.progress
-        wanted: list[session.Report] | None = None
-        for index, report in enumerate(reports):
-            fence = report.fence
-            task = pop(fence, None)
-            if task is None or held.pop(fence, None) is None or task.released:
-                # Released, or reported already: the rest of the batch is copied without such reports.
-                wanted = reports[:index] if wanted is None else wanted
-            elif wanted is not None:
-                wanted.append(report)
-            if task is not None and task.lender is not None:
-                self.solo.finished(task)
-            if progress:
-                progress.pop(fence, None)
-        if self._stops:
-            for report in reports:
-                self._stops.over(report.fence)
-        self._keep(reports if wanted is None else wanted, size)
-        self._frame.credit.finished(len(reports), len(held), now)
+    def reported(
+        self,
+        runner: Runner,
+        reports: list[session.Report],
+        size: int,
+        now: float,
+        completions: Sequence[session.Completions] = (),
+    ) -> None:
+        """A runner has reported attempts.
+
+        Args:
+            runner: the one.
+            reports: how the attempts ended.
+            size: how many bytes all reports take together.
+            now: the time.
+            completions: more reports, by columns.
+        """
+        count = len(reports)
+        for columns in completions:
+            fences = list(columns.fences)
+            count += len(fences)
+            if unwanted := self._over(runner, fences):
+                columns = without(columns, unwanted)
+                fences = list(columns.fences)
+            if fences:
+                self._frame.keep_completions(columns, fences)
+        if reports:
+            if unwanted := self._over(runner, [report.fence for report in reports]):
+                dropped = set(unwanted)
+                reports = [report for place, report in enumerate(reports) if place not in dropped]
+            for columns in completions:
+                size -= columns.ByteSize()
+            self._keep(reports, size)
+        else:
+            self._instruct(SPEAK)
+        self._frame.credit.finished(count, len(self.held), now)
         if runner.alone and any(report.outcome == tasks.ATTEMPT_OUTCOME_LOST for report in reports):
             # The process lives, but what ended this task would end the next one too.
             self.solo.stop(runner, now)
         if self._isolated or runner.alone:
             self.solo.pump(now)
+
+    def _over(self, runner: Runner, fences: list[int]) -> list[int]:
+        """Ends reported tasks. Returns the places of those whose reports are dropped: released, or reported already."""
+        held, pop, progress = self.held, runner.tasks.pop, self._frame.progress
+        unwanted: list[int] = []
+        for place, fence in enumerate(fences):
+            task = pop(fence, None)
+            if task is None or held.pop(fence, None) is None or task.released:
+                unwanted.append(place)
+            if task is not None and task.lender is not None:
+                self.solo.finished(task)
+            if progress:
+                progress.pop(fence, None)
+        if self._stops:
+            for fence in fences:
+                self._stops.over(fence)
+        return unwanted
 
     def progressed(self, words: Iterable[session.ProgressReport]) -> None:
         """Takes the progress of attempts, and drops that of tasks that are not held or were released."""

@@ -18,6 +18,7 @@ from gowork.worker._core.selection import Selection
 from gowork.worker._desk.events import Event, Progressed, Reported, RunnerGone, RunnerReady, RunnerSaid
 from gowork.worker._desk.instructions import StartRunner
 from gowork.worker._runner import forks, messages
+from gowork.worker._runner.columns import pack
 from gowork.worker._runner.exceptions import type_name
 from gowork.worker._runner.executor import Executor
 from gowork.worker._runner.main import encrypting_of, load, ready_of
@@ -155,7 +156,8 @@ class LocalRunner:
 
     def _send_work(self, reports: list[session.Report], size: int, progress: list[session.ProgressReport]) -> None:
         if reports:
-            self._tell(Reported(self.id, reports, size))
+            reports, columns = pack(reports)
+            self._tell(Reported(self.id, reports, size, () if columns is None else (columns,)))
         if progress:
             self._tell(Progressed(progress))
 

@@ -26,7 +26,7 @@ from gowork.worker._desk.events import (
 )
 from gowork.worker._desk.instructions import StartRunner
 from gowork.worker._fleet.output import Output, Outputs
-from gowork.worker._runner import messages, pipe
+from gowork.worker._runner import columns, messages, pipe
 from gowork.worker._runner.table import SlotTable, make_shared
 from gowork.worker.processes import Warden, end_group
 
@@ -202,8 +202,10 @@ class ProcessRunner:
         """Takes a frame from the runner."""
         if kind == pipe.WORK:
             request = session.ConnectRequest.FromString(bytes(body))
-            if request.reports:
-                self._tell(Reported(self.id, list(request.reports), len(body)))
+            reports, completions = request.reports, request.completions
+            if reports or completions:
+                checked = [columns.check(each) for each in completions] if completions else ()
+                self._tell(Reported(self.id, list(reports), len(body), checked))
             if request.progress:
                 self._tell(Progressed(request.progress))
             if request.pongs:
@@ -242,7 +244,7 @@ class _Pipe(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         try:
             self._reader.feed(data)
-        except (pipe.FrameError, DecodeError, msgspec.MsgspecError) as error:
+        except (pipe.FrameError, DecodeError, columns.ColumnsError, msgspec.MsgspecError) as error:
             self._runner.pipe_broken(error)
 
     def connection_lost(self, exc: Exception | None) -> None:

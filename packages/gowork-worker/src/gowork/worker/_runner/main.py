@@ -26,6 +26,7 @@ from gowork.worker._core.encryption_options import EncryptionOptions
 from gowork.worker._core.selection import Selection
 from gowork.worker._runner import forks, messages, pipe, pulse
 from gowork.worker._runner.clock import ClockedLoop
+from gowork.worker._runner.columns import pack
 from gowork.worker._runner.descriptors import OwnDescriptors, open_descriptors
 from gowork.worker._runner.encrypting import Encrypting
 from gowork.worker._runner.exceptions import type_name
@@ -324,7 +325,10 @@ class _Runner(asyncio.Protocol):
                 self.stopped.set()
 
     def _send_work(self, reports: list[session.Report], size: int, progress: list[session.ProgressReport]) -> None:
-        self._write(pipe.WORK, session.ConnectRequest(reports=reports, progress=progress).SerializeToString())
+        reports, columns = pack(reports)
+        completions = () if columns is None else (columns,)
+        request = session.ConnectRequest(reports=reports, completions=completions, progress=progress)
+        self._write(pipe.WORK, request.SerializeToString())
 
     def _write(self, kind: int, body: bytes) -> None:
         assert self._transport is not None
