@@ -14,15 +14,17 @@ import grpc
 import pytest
 from access_callers import access_file, code_of, entry, token_of
 from access_callers import metadata as keys
-from leader_serving import serving
+from leader_serving import PATIENCE, ServedLeader, serving
 
 from gowork.base import extensions
+from gowork.base.bearer import showing
 from gowork.base.identities import Role
 from gowork.base.tls_files import TlsFiles
 from gowork.leader import Access, Authenticator, Caller, Credentials
 from gowork.leader._access import authenticators
 from gowork.leader._access.authenticators import AuthenticatorError, load_authenticator
 from gowork.leader._app.access_options import access_options
+from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 from gowork.proto.status import Refusal
 
 OK = grpc.StatusCode.OK
@@ -147,23 +149,50 @@ async def test_a_plain_one_that_hangs_denies_in_time_and_no_more_are_begun_than_
     go = threading.Event()
     begun: list[object] = []
 
-    def stuck(credentials: Credentials) -> None:
+    def stuck(credentials: Credentials) -> Caller:
         begun.append(credentials)
         go.wait(60)
+        return Caller("ada", ("client",))
 
     authenticator = Authenticator(stuck)
-    for words in ("took longer", "took longer", "has 2 questions"):
-        with pytest.raises(Refusal, match=words):
+    for _ in range(4):
+        with pytest.raises(Refusal, match="took longer than 0.01 s"):
             await authenticator.ask(SHOWN)
     assert len(begun) == 2
     go.set()
-    for thread in threading.enumerate():
-        if thread.name == "gowork-authenticator":
-            thread.join(60)
-    go.clear()
-    with pytest.raises(Refusal, match="took longer"):
-        await authenticator.ask(SHOWN)
-    go.set()
+    # Their turns are over, so others have them.
+    monkeypatch.setattr(authenticators, "ANSWER_SECONDS_MAX", 60)
+    assert await authenticator.ask(SHOWN) == ("ada", {Role.CLIENT})
+
+
+async def test_questions_beyond_the_bound_wait_for_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(authenticators, "ANSWER_SECONDS_MAX", 60)
+    monkeypatch.setattr(authenticators, "ASKING_MAX", 2)
+    authenticator = Authenticator(lambda credentials: Caller("ada", ("client",)))
+    assert len(await asyncio.gather(*(authenticator.ask(SHOWN) for _ in range(20)))) == 20
+
+
+async def test_the_submissions_of_a_stream_are_asked_about_once(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def counting(credentials: Credentials) -> Caller | None:
+        asked.append(credentials.call)
+        return by_token(credentials)
+
+    async with serving(tmp_path, access=Access(None, Authenticator(counting))) as leader:
+        known = ServedLeader(leader.addresses, showing(leader.channel, lambda: "ada:client"), leader.stopped)
+        stream = known.scheduler.SubmitTasks(timeout=PATIENCE)
+        submissions = [
+            pb.Submission(number=number, call=pb.ScheduleTaskRequest(task=pb.Task(id=f"t{number}", payload="x")))
+            for number in range(3)
+        ]
+        await stream.write(pb.SubmitTasksRequest(submissions=submissions))
+        refusals: list[bytes] = []
+        while len(refusals) < 3:
+            refusals += [answer.refusal for answer in (await stream.read()).answers]
+        stream.cancel()
+    assert refusals == [b""] * 3
+    assert asked == ["scheduler.v1.SchedulerService/SubmitTasks"]
 
 
 async def test_a_stream_ends_when_the_file_revokes_whom_it_has_named(tmp_path: Path) -> None:

@@ -27,7 +27,8 @@ _log = logging.getLogger(__name__)
 ENTRY_POINT_GROUP = "gowork.authenticators"
 #: How long an answer may take. A later one is as none.
 ANSWER_SECONDS_MAX = 2.0
-#: How many answers are waited for at once, those that come too late included. More calls are denied at once.
+#: How many questions are asked at once, those included whose answer is too late. Further ones wait for their turn, and
+#: that counts as time of the answer.
 ASKING_MAX = 64
 #: How often its failures are logged, with where they were raised. The record of denials has each.
 _FAILURE_LOG_SECONDS = 10.0
@@ -85,8 +86,8 @@ class Authenticator:
         self._authenticate = authenticate
         self.title = title
         self._is_async = inspect.iscoroutinefunction(authenticate)
-        #: One for each answer that has not come. Threads add and remove.
-        self._asked: list[None] = []
+        #: Held by each question that has not been answered.
+        self._turns = asyncio.Semaphore(ASKING_MAX)
         self._logged_at = float("-inf")
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -96,20 +97,22 @@ class Authenticator:
         Raises:
             Refusal: UNAUTHENTICATED: it failed, took too long, or answered what makes no sense.
         """
-        if len(self._asked) >= ASKING_MAX:
-            raise _denied(f"the authenticator {self.title} has {ASKING_MAX} questions to answer already")
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Caller | None] = loop.create_future()
-        self._asked.append(None)
-        self._start(credentials, _Answer(loop, answer, self._asked))
+        limit = asyncio.timeout(ANSWER_SECONDS_MAX)
         try:
-            async with asyncio.timeout(ANSWER_SECONDS_MAX):
+            async with limit:
+                await self._turns.acquire()
+                try:
+                    self._start(credentials, _Answer(loop, answer, self._turns))
+                except RuntimeError:
+                    # The system gives no more threads.
+                    self._turns.release()
+                    raise
                 return _checked(await answer)
-        except TimeoutError as error:
-            if answer.cancelled():
-                raise _denied(f"the authenticator {self.title} took longer than {ANSWER_SECONDS_MAX:g} s") from None
-            raise self._failed(error) from None
         except Exception as error:  # noqa: BLE001 - it is foreign code
+            if limit.expired():
+                raise _denied(f"the authenticator {self.title} took longer than {ANSWER_SECONDS_MAX:g} s") from None
             raise self._failed(error) from None
 
     def _start(self, credentials: Credentials, answer: _Answer) -> None:
@@ -138,11 +141,11 @@ class _Answer:
     """Takes an answer from another thread to the leader's loop."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, future: asyncio.Future[Caller | None], asked: list[None]
+        self, loop: asyncio.AbstractEventLoop, future: asyncio.Future[Caller | None], turns: asyncio.Semaphore
     ) -> None:
         self._loop = loop
         self._future = future
-        self._asked = asked
+        self._turns = turns
 
     def take(self, authenticate: Authenticate, credentials: Credentials) -> None:
         try:
@@ -162,13 +165,13 @@ class _Answer:
             self._give(found, None)
 
     def _give(self, found: object, error: BaseException | None) -> None:
-        self._asked.pop()
         try:
             self._loop.call_soon_threadsafe(self._settle, found, error)
         except RuntimeError:
             pass  # The leader has stopped.
 
     def _settle(self, found: Any, error: BaseException | None) -> None:
+        self._turns.release()
         if self._future.done():
             return
         if error is None:

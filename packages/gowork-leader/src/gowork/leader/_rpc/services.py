@@ -223,7 +223,7 @@ class Switchboard:
         # Of somebody who is not known yet it is not believed that their call was forwarded.
         self._audit.note(call, refusal, context.peer() if CALLER.get() is None else peer_of(context))
 
-    def _through(self, call: str, port: Port, *, streams: bool) -> Method:
+    def _through(self, call: str, port: Port, *, streams: bool, is_submitted: bool = False) -> Method:
         methods = self._methods[port]
         access, administers, leaves = self._access, call in ADMINISTERS, call == LEAVE
 
@@ -233,10 +233,14 @@ class Switchboard:
                 return go_on(None, request, context)
             # gRPC serves each call in a context of its own.
             RECORDER.set(partial(self._record, call, context))
+            before = CALLER.get() if is_submitted else None
             try:
+                if before is not None:
+                    # Who opened the stream. The file may say something else of them by now.
+                    return enter(access.admit_again(call, context, before), request, context)
                 caller = access.admit(call, context)
             except Refusal as refusal:
-                if access.has_to_ask(refusal):
+                if before is None and access.has_to_ask(refusal):
                     ask = partial(access.ask, call, context, refusal)
                     return (
                         _asked_stream(ask, enter, request, context) if streams else _asked(ask, enter, request, context)
@@ -273,7 +277,7 @@ class Switchboard:
         return put_through
 
     def _submitted(self, call: str, port: Port) -> Method:
-        through = self._through(call, port, streams=False)
+        through = self._through(call, port, streams=False, is_submitted=True)
 
         def put_through(request: Any, context: Any) -> Any:
             # One that was read just before its stream was ended begins only now. It is no bytes to forward.
