@@ -353,6 +353,8 @@ def test_plugins_with_hooks_or_lifespans_are_shared(install: Any, write: Write) 
         ("@hookimpl\ndef gowork_runner_started(state): yield", "see @lifespan"),
         ("@hookimpl\nasync def gowork_runner_stopping(state): yield", "see @lifespan"),
         ("@hookimpl\nasync def gowork_register_handlers(registry): ...", "nothing awaits it"),
+        ("@hookimpl\ndef gowork_arround_task(ctx): yield", "did you mean gowork_around_task?"),
+        ("@hookimpl\ndef pytest_sessionstart(): ...", "there is no hook pytest_sessionstart, only gowork_around_"),
     ],
     ids=[
         "a wrapper",
@@ -362,6 +364,8 @@ def test_plugins_with_hooks_or_lifespans_are_shared(install: Any, write: Write) 
         "a start that yields",
         "an end that yields",
         "async handlers",
+        "a name that is misspelt",
+        "a name of something else",
     ],
 )
 def test_a_hook_whose_body_would_not_run_is_refused(install: Any, write: Write, hook: str, words: str) -> None:
@@ -387,3 +391,12 @@ def test_hooks_of_a_plugin_are_told_and_one_around_its_own_tasks_does_not_make_i
         "own": (["gowork_around_own_task"], False),
         "all": (["gowork_around_task", "gowork_runner_started"], True),
     }
+
+
+def test_a_module_may_have_hooks_of_leaders_too(install: Any, write: Write) -> None:
+    install(
+        both=write("plugin_b", f"{ONE}from gowork.worker import hookimpl\n@hookimpl\ndef gowork_register_logs(): ...\n")
+    )
+    loaded = load(Selection())
+    assert (list(loaded.errors), "one" in loaded.handlers) == ([], True)
+    assert [list(plugin.hooks) for plugin in loaded.plugins] == [[], []]

@@ -22,7 +22,7 @@ from gowork.base import extensions
 from gowork.worker import hookspecs
 from gowork.worker._core import echo
 from gowork.worker._core.calls import Handler
-from gowork.worker._core.hook_forms import fault_of
+from gowork.worker._core.hook_forms import fault_of, unknown
 from gowork.worker._core.lifespans import Lifespan, is_lifespan
 from gowork.worker._core.references import resolve
 from gowork.worker._core.registry import PluginRegistry, Registry
@@ -34,6 +34,8 @@ ENTRY_POINT_GROUP = "gowork.plugins"
 IN_CODE = "(code)"
 #: The one hook that is called for one plugin alone, when that is loaded.
 _REGISTERING = "gowork_register_handlers"
+#: The names of all hooks.
+HOOKS = frozenset(name for name in vars(hookspecs) if name.startswith("gowork_"))
 #: The hooks that concern nobody but the plugin itself.
 _OF_ITSELF = frozenset({_REGISTERING, "gowork_around_own_task"})
 
@@ -213,11 +215,11 @@ class _Loader:
         callers = self.manager.get_hookcallers(found) or []
         for caller in callers:
             (written,) = [each for each in caller.get_hookimpls() if each.plugin is found]
-            if fault := fault_of(caller.name, written):
+            if fault := unknown(caller.name, HOOKS) or fault_of(caller.name, written):
                 self.manager.unregister(found)
                 self.errors.append(PluginError(name, fault))
                 return
-        self._hooks[name] = sorted(caller.name for caller in callers)
+        self._hooks[name] = sorted(caller.name for caller in callers if caller.name in HOOKS)
         self.manager.subset_hook_caller(_REGISTERING, others)(registry=registry)
 
     def finish(self, selection: Selection) -> Loaded:
