@@ -95,6 +95,8 @@ class Identity(Struct, frozen=True):
     queues: tuple[str, ...] | None = None
     handlers: tuple[str, ...] | None = None
     limits: Limits = Limits()
+    #: The roles that the authenticator gave it; None: the leader knows it by itself.
+    vouched: frozenset[Role] | None = None
 
     @property
     def is_bound(self) -> bool:

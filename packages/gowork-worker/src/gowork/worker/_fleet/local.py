@@ -81,7 +81,6 @@ class LocalRunner:
         outbox = Outbox(self._send_work, self._count)
         async with AsyncExitStack() as stack:
             loaded = await load(stack, self._selection, place.state, self._functions)
-            stack.callback(lambda: loaded.hooks.hook.gowork_runner_stopping(state=place.state))
             self._executor = Executor(
                 loaded,
                 place,

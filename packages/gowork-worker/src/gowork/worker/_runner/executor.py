@@ -80,12 +80,14 @@ class Executor:
         self._context = contextvars.copy_context()
         self._handlers = loaded.handlers
         self._default = loaded.default
+        self._refused = loaded.refused
         self._place = place
         self._outbox = outbox
         self._tell_waiting = waiting
         held: dict[int, Job] = {}
         self._attempts = attempts(place, loaded.hooks, outbox.progress, encrypting)
         self._lending = place.lender = Lending(table.spare, held, self._lending_changed)
+        place.is_after_crash = lambda fence: (job := held.get(fence)) is not None and job.grant.alone
         self._jobs = Jobs(held, self._attempts, table, outbox, self._lending, stopping, clock)
         self._slots = Slots(table, self._lending, self._start_on_loop, withheld, broken)
         self._threads = Threads(table.slots, self._jobs, self._attempts, self._slots, self._lending, broken, thread)
@@ -106,6 +108,10 @@ class Executor:
                 self._reject(grant, tasks.Task(), f"the task cannot be read: {error}")
                 continue
             handler = self._handlers.get(task.handler) if task.handler else self._default
+            if handler is None and (reason := self._refused.get(task.handler)):
+                # Another worker may have it, or another runner of this one.
+                self._outbox.add(endings.interrupted(grant.fence, grant.id, reason), None)
+                continue
             if handler is None:
                 name = repr(task.handler) if task.handler else "for tasks that name none"
                 self._reject(grant, task, f"this worker has no handler {name}")

@@ -20,7 +20,7 @@ from typing import Any, TypeVar, cast
 from gowork.base import process_state
 from gowork.base.telemetry import Telemetry, TelemetryError, start
 from gowork.proto.worker.v1 import session_pb2 as session
-from gowork.worker._core import lifespans, logs, plugins, references
+from gowork.worker._core import lifespans, logs, plugins, references, runner_hooks
 from gowork.worker._core.context import Place
 from gowork.worker._core.encryption_options import EncryptionOptions
 from gowork.worker._core.selection import Selection
@@ -133,7 +133,6 @@ async def _run(connection: socket.socket, table: int, own: OwnDescriptors) -> Te
     place = Place(setup.worker, trace_parent=setup.trace_parent, log_failures=setup.log_failures)
     async with AsyncExitStack() as stack:
         loaded = await load(stack, setup.selection, place.state)
-        stack.callback(lambda: loaded.hooks.hook.gowork_runner_stopping(state=place.state))
         ticker.table = slots = SlotTable.attach(table, setup.slots, setup.spare)
         executor = Executor(
             loaded,
@@ -170,7 +169,7 @@ async def load(
     """Does all that a runner needs before its first task. When that takes long, it logs what it waits for.
 
     Args:
-        stack: leaves the lifespans.
+        stack: calls the hooks of the runner's end, and leaves the lifespans.
         selection: what to load.
         state: what the lifespans fill.
         functions: handlers and lifespans of this process.
@@ -181,8 +180,8 @@ async def load(
         for lifespan in loaded.lifespans:
             loading.doing(f"entering lifespan {lifespan.__module__}.{lifespan.__qualname__}")
             await lifespans.enter(stack, [lifespan], state)
-        loading.doing("calling gowork_runner_started")
-        loaded.hooks.hook.gowork_runner_started(state=state)
+        loaded = await runner_hooks.call_started(loaded, state, loading.doing)
+    stack.push_async_callback(runner_hooks.call_stopping, loaded, state)
     return loaded
 
 

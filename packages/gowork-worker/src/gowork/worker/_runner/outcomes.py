@@ -92,6 +92,16 @@ def failed(fence: int, id: str, error: BaseException, no_retry: Iterable[str] = 
     return report
 
 
+def outcome_of(error: BaseException) -> tasks.AttemptOutcome.ValueType:
+    """Returns the outcome that `failed` reports for an exception, without the report."""
+    if exceptions.is_a(error, Cancel):
+        return tasks.ATTEMPT_OUTCOME_CANCELLED
+    delay_ms = _attribute(error, "delay_ms")
+    if exceptions.is_a(error, Snooze) and type(delay_ms) is int and delay_ms >= 0:
+        return tasks.ATTEMPT_OUTCOME_SNOOZED
+    return tasks.ATTEMPT_OUTCOME_FAILED
+
+
 def _delay(report: session.Report, error: BaseException, *, snoozed: bool) -> None:
     """Adds the delay that Retry or Snooze asks for. A subclass may lack the attribute, or have any value there."""
     delay_ms = _attribute(error, "delay_ms")
