@@ -6,8 +6,8 @@ The asyncio form of this module is written by hand; the blocking form is generat
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
-from typing import Unpack
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable
+from typing import Any, Unpack, overload
 
 import grpc
 
@@ -24,7 +24,17 @@ from gowork.client._async.watches import AsyncWatch
 from gowork.client._encrypting import encrypt_like
 from gowork.client._filters import filter_expression
 from gowork.client._leader_fields import THE_ORIGINAL, goes_beyond
-from gowork.client._models import TaskFilter, TaskInfo, TaskOptions, TaskView
+from gowork.client._models import NewTask, RunOptions, TaskFilter, TaskInfo, TaskOptions, TaskView
+from gowork.client._typed import (
+    ContextT,
+    Payload,
+    PayloadT,
+    ReturnT,
+    TakesBoth,
+    TakesBothAsync,
+    TakesPayload,
+    TakesPayloadAsync,
+)
 from gowork.client._waits import IDS_MAX, Wait, end_of
 from gowork.client.errors import AlreadyExists, LeaderTooOld
 from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
@@ -41,14 +51,103 @@ class AsyncClient(AsyncOperations):
     Make the client after a fork, not before: gRPC's connections do not survive one.
     """
 
+    @overload
+    async def schedule(
+        self,
+        payload: Payload[PayloadT],
+        *,
+        handler: TakesBothAsync[PayloadT, ReturnT],
+        id: str | None = None,
+        **options: Unpack[RunOptions],
+    ) -> AsyncTaskHandle[ReturnT]: ...
+    @overload
+    async def schedule(
+        self,
+        payload: Payload[PayloadT],
+        *,
+        handler: TakesBoth[PayloadT, ReturnT],
+        id: str | None = None,
+        **options: Unpack[RunOptions],
+    ) -> AsyncTaskHandle[ReturnT]: ...
+    @overload
+    async def schedule(
+        self,
+        *,
+        handler: Callable[[ContextT], Coroutine[Any, Any, ReturnT]],
+        id: str | None = None,
+        **options: Unpack[RunOptions],
+    ) -> AsyncTaskHandle[ReturnT]: ...
+    @overload
+    async def schedule(
+        self,
+        *,
+        handler: Callable[[ContextT], ReturnT],
+        id: str | None = None,
+        **options: Unpack[RunOptions],
+    ) -> AsyncTaskHandle[ReturnT]: ...
+    @overload
+    async def schedule(
+        self,
+        *,
+        handler: Callable[[], Coroutine[Any, Any, ReturnT]],
+        id: str | None = None,
+        **options: Unpack[RunOptions],
+    ) -> AsyncTaskHandle[ReturnT]: ...
+    @overload
+    async def schedule(
+        self,
+        *,
+        handler: Callable[[], ReturnT],
+        id: str | None = None,
+        **options: Unpack[RunOptions],
+    ) -> AsyncTaskHandle[ReturnT]: ...
+    @overload
+    async def schedule(
+        self,
+        payload: Payload[PayloadT],
+        *,
+        handler: TakesPayloadAsync[PayloadT, ReturnT],
+        id: str | None = None,
+        **options: Unpack[RunOptions],
+    ) -> AsyncTaskHandle[ReturnT]: ...
+    @overload
+    async def schedule(
+        self,
+        payload: Payload[PayloadT],
+        *,
+        handler: TakesPayload[PayloadT, ReturnT],
+        id: str | None = None,
+        **options: Unpack[RunOptions],
+    ) -> AsyncTaskHandle[ReturnT]: ...
+    @overload
+    async def schedule(
+        self,
+        payload: NewTask,
+        *,
+        handler: Callable[..., Any],
+        id: str | None = None,
+        **options: Unpack[RunOptions],
+    ) -> AsyncTaskHandle[Any]: ...
+    @overload
+    async def schedule(
+        self,
+        payload: object = "",
+        *,
+        handler: str | None = None,
+        id: str | None = None,
+        **options: Unpack[RunOptions],
+    ) -> AsyncTaskHandle[Any]: ...
     async def schedule(
         self,
         payload: object = "",
         *,
         id: str | None = None,
         **options: Unpack[TaskOptions],
-    ) -> AsyncTaskHandle:
+    ) -> AsyncTaskHandle[Any]:
         """Schedules one task. When it returns, the task is on the leader's disk.
+
+        With the decorated function as handler, type checkers check the payload, and the handle's result has the
+        function's return type.
 
         Args:
             payload: text and bytes are sent as they are, everything else as JSON; at most 1 MiB. A NewTask has options
@@ -73,7 +172,8 @@ class AsyncClient(AsyncOperations):
                 await self._send(task)
         else:
             await self._send(task)
-        return AsyncTaskHandle(self, task.id)
+        function = options.get("handler")
+        return AsyncTaskHandle(self, task.id, function if callable(function) else None)
 
     def schedule_many(
         self,

@@ -92,7 +92,7 @@ class Attempts:
                 value = call(job.handler.function, *arguments)
             else:
                 value = call(self._run_within, span, context, job.handler.function, arguments)
-            report = outcomes.completed(job.fence, job.id, value, context.follow_ups)
+            report = outcomes.completed(job.fence, job.id, value, context.follow_ups, handler.check_result)
             if context.key_id:
                 self._encrypting.close(context, report)
         except BaseException as error:  # noqa: BLE001 - SystemExit too must not end the thread
@@ -137,7 +137,7 @@ class Attempts:
                 with ExitStack() as stack:
                     self._around.enter(stack, context)
                     value = await job.handler.function(*arguments)
-            report = outcomes.completed(job.fence, job.id, value, context.follow_ups)
+            report = outcomes.completed(job.fence, job.id, value, context.follow_ups, handler.check_result)
             if context.key_id:
                 self._encrypting.close(context, report)
         except BaseException as error:  # noqa: BLE001 - SystemExit too must not end the loop
