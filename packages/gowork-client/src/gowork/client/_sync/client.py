@@ -7,8 +7,8 @@ The asyncio form of this module is written by hand; the blocking form is generat
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import Unpack
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from typing import Any, Unpack, overload
 
 import grpc
 
@@ -20,12 +20,22 @@ from gowork.client import _responses as responses
 from gowork.client._encrypting import encrypt_like
 from gowork.client._filters import filter_expression
 from gowork.client._leader_fields import THE_ORIGINAL, goes_beyond
-from gowork.client._models import TaskFilter, TaskInfo, TaskOptions, TaskView
+from gowork.client._models import NewTask, RunOptions, TaskFilter, TaskInfo, TaskOptions, TaskView
 from gowork.client._sync.flights import Flights
 from gowork.client._sync.handles import TaskHandle
 from gowork.client._sync.operations import Operations
 from gowork.client._sync.streams import WaitStream, finished, merged, stepped
 from gowork.client._sync.watches import Watch
+from gowork.client._typed import (
+    ContextT,
+    Payload,
+    PayloadT,
+    ReturnT,
+    TakesBoth,
+    TakesBothAsync,
+    TakesPayload,
+    TakesPayloadAsync,
+)
 from gowork.client._waits import IDS_MAX, Wait, end_of
 from gowork.client.errors import AlreadyExists, LeaderTooOld
 from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
@@ -42,14 +52,103 @@ class Client(Operations):
     Make the client after a fork, not before: gRPC's connections do not survive one.
     """
 
+    @overload
+    def schedule(
+        self,
+        payload: Payload[PayloadT],
+        *,
+        handler: TakesBothAsync[PayloadT, ReturnT],
+        id: str | None = None,
+        **options: Unpack[RunOptions],
+    ) -> TaskHandle[ReturnT]: ...
+    @overload
+    def schedule(
+        self,
+        payload: Payload[PayloadT],
+        *,
+        handler: TakesBoth[PayloadT, ReturnT],
+        id: str | None = None,
+        **options: Unpack[RunOptions],
+    ) -> TaskHandle[ReturnT]: ...
+    @overload
+    def schedule(
+        self,
+        *,
+        handler: Callable[[ContextT], Coroutine[Any, Any, ReturnT]],
+        id: str | None = None,
+        **options: Unpack[RunOptions],
+    ) -> TaskHandle[ReturnT]: ...
+    @overload
+    def schedule(
+        self,
+        *,
+        handler: Callable[[ContextT], ReturnT],
+        id: str | None = None,
+        **options: Unpack[RunOptions],
+    ) -> TaskHandle[ReturnT]: ...
+    @overload
+    def schedule(
+        self,
+        *,
+        handler: Callable[[], Coroutine[Any, Any, ReturnT]],
+        id: str | None = None,
+        **options: Unpack[RunOptions],
+    ) -> TaskHandle[ReturnT]: ...
+    @overload
+    def schedule(
+        self,
+        *,
+        handler: Callable[[], ReturnT],
+        id: str | None = None,
+        **options: Unpack[RunOptions],
+    ) -> TaskHandle[ReturnT]: ...
+    @overload
+    def schedule(
+        self,
+        payload: Payload[PayloadT],
+        *,
+        handler: TakesPayloadAsync[PayloadT, ReturnT],
+        id: str | None = None,
+        **options: Unpack[RunOptions],
+    ) -> TaskHandle[ReturnT]: ...
+    @overload
+    def schedule(
+        self,
+        payload: Payload[PayloadT],
+        *,
+        handler: TakesPayload[PayloadT, ReturnT],
+        id: str | None = None,
+        **options: Unpack[RunOptions],
+    ) -> TaskHandle[ReturnT]: ...
+    @overload
+    def schedule(
+        self,
+        payload: NewTask,
+        *,
+        handler: Callable[..., Any],
+        id: str | None = None,
+        **options: Unpack[RunOptions],
+    ) -> TaskHandle[Any]: ...
+    @overload
+    def schedule(
+        self,
+        payload: object = "",
+        *,
+        handler: str | None = None,
+        id: str | None = None,
+        **options: Unpack[RunOptions],
+    ) -> TaskHandle[Any]: ...
     def schedule(
         self,
         payload: object = "",
         *,
         id: str | None = None,
         **options: Unpack[TaskOptions],
-    ) -> TaskHandle:
+    ) -> TaskHandle[Any]:
         """Schedules one task. When it returns, the task is on the leader's disk.
+
+        With the decorated function as handler, type checkers check the payload, and the handle's result has the
+        function's return type.
 
         Args:
             payload: text and bytes are sent as they are, everything else as JSON; at most 1 MiB. A NewTask has options
@@ -74,7 +173,8 @@ class Client(Operations):
                 self._send(task)
         else:
             self._send(task)
-        return TaskHandle(self, task.id)
+        function = options.get("handler")
+        return TaskHandle(self, task.id, function if callable(function) else None)
 
     def schedule_many(
         self,
