@@ -17,6 +17,7 @@ from typing import Any
 from gowork.client import (
     Attempt,
     Explanation,
+    HandlerInfo,
     LeaderInfo,
     Leaders,
     Member,
@@ -139,6 +140,11 @@ def explanation_record(explanation: Explanation) -> Record:
 def queue_record(queue: Queue) -> Record:
     """Converts a queue."""
     return dataclasses.asdict(queue)
+
+
+def handler_record(handler: HandlerInfo) -> Record:
+    """Converts a handler and its versions."""
+    return dataclasses.asdict(handler)
 
 
 def stats_record(stats: Stats) -> Record:

@@ -6,6 +6,7 @@ The asyncio form of this module is written by hand; the blocking form is generat
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable
 from typing import Any, Unpack, overload
 
@@ -38,6 +39,8 @@ from gowork.client._typed import (
 from gowork.client._waits import IDS_MAX, Wait, end_of
 from gowork.client.errors import AlreadyExists, LeaderTooOld
 from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
+
+_log = logging.getLogger("gowork.client")
 
 
 class AsyncClient(AsyncOperations):
@@ -162,6 +165,8 @@ class AsyncClient(AsyncOperations):
             CallError: when the leader refused otherwise, or could not be reached.
         """
         encoder = requests.TaskEncoder(options, encryption=self._settings.encryption)
+        if self._checks_all:
+            await self._check_item(encoder, payload)
         task = encoder.task(payload, id)
         if goes_beyond(task):
             await self._calls.fit(lambda leader: leader.fit(task, encoder.now_ms(), self.address))
@@ -334,6 +339,11 @@ class AsyncClient(AsyncOperations):
         )
         return AsyncWatch(self._connection, self._settings, request, on_removed)
 
+    async def _check_item(self, encoder: requests.TaskEncoder, item: object) -> None:
+        handler, text, data, form = encoder.unencrypted(item)
+        if handler and (warning := await self._check(handler, text, data, form)):
+            _log.warning("a task may wait for a handler", extra={"handler": handler, "reason": warning})
+
     async def _send(self, task: scheduler.Task) -> None:
         request = scheduler.ScheduleTaskRequest(task=task)
         try:
@@ -372,6 +382,8 @@ class AsyncClient(AsyncOperations):
             raise await self._calls.too_old("ScheduleTasks")
         with Flights(self._connection.schedule_tasks, self._settings) as flights:
             async for payload in payloads:
+                if self._checks_all:
+                    await self._check_item(encoder, payload)
                 id, entry = encoder.entry(payload)
                 if flights.add(id, entry):
                     while ids := await flights.landed():

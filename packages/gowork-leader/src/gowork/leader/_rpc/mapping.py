@@ -186,6 +186,9 @@ def hello_from(hello: session_pb2.Hello, connection: int, peer: str) -> cmd.Open
                 info.is_default,
                 retry_of(info.retry) if info.HasField("retry") else None,
                 _cut(info.form, limits.HANDLER_FORM_BYTES_MAX),
+                _cut(info.plugin, limits.PLUGIN_NAME_BYTES_MAX),
+                _cut(info.plugin_version, limits.PLUGIN_NAME_BYTES_MAX),
+                _cut(info.description_digest, limits.HANDLER_DIGEST_DIGITS),
             )
             for info in hello.handlers
         ),

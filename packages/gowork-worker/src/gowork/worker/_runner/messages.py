@@ -52,6 +52,10 @@ class HandlerNote(msgspec.Struct, frozen=True):
     plugin: str = ""
     #: Which payloads it reads: see form_of. Empty when its payload's type has no form.
     form: str = ""
+    #: The version of the plugin's distribution; empty when there is none.
+    plugin_version: str = ""
+    #: What clients are told of it: see describe. Empty when it is not described.
+    description: str = ""
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
