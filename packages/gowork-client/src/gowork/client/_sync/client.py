@@ -6,6 +6,7 @@ The asyncio form of this module is written by hand; the blocking form is generat
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import Any, Unpack, overload
@@ -39,6 +40,8 @@ from gowork.client._typed import (
 from gowork.client._waits import IDS_MAX, Wait, end_of
 from gowork.client.errors import AlreadyExists, LeaderTooOld
 from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
+
+_log = logging.getLogger("gowork.client")
 
 
 class Client(Operations):
@@ -163,6 +166,8 @@ class Client(Operations):
             CallError: when the leader refused otherwise, or could not be reached.
         """
         encoder = requests.TaskEncoder(options, encryption=self._settings.encryption)
+        if self._checks_all:
+            self._check_item(encoder, payload)
         task = encoder.task(payload, id)
         if goes_beyond(task):
             self._calls.fit(lambda leader: leader.fit(task, encoder.now_ms(), self.address))
@@ -333,6 +338,11 @@ class Client(Operations):
         )
         return Watch(self._connection, self._settings, request, on_removed)
 
+    def _check_item(self, encoder: requests.TaskEncoder, item: object) -> None:
+        handler, text, data, form = encoder.unencrypted(item)
+        if handler and (warning := self._check(handler, text, data, form)):
+            _log.warning("a task may wait for a handler", extra={"handler": handler, "reason": warning})
+
     def _send(self, task: scheduler.Task) -> None:
         request = scheduler.ScheduleTaskRequest(task=task)
         try:
@@ -369,6 +379,8 @@ class Client(Operations):
             raise self._calls.too_old("ScheduleTasks")
         with Flights(self._connection.schedule_tasks, self._settings) as flights:
             for payload in payloads:
+                if self._checks_all:
+                    self._check_item(encoder, payload)
                 id, entry = encoder.entry(payload)
                 if flights.add(id, entry):
                     while ids := flights.landed():
