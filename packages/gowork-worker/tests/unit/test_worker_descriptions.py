@@ -20,6 +20,10 @@ from gowork.worker import Context, handler
 from gowork.worker._core.calls import bind
 from gowork.worker._core.descriptions import describe, digest_of, schema_of
 from gowork.worker._core.handlers import options_of
+from gowork.worker._core.plugins import load
+from gowork.worker._core.selection import Selection
+from gowork.worker._runner import main
+from gowork.worker._runner.main import ready_of
 
 
 @dataclass
@@ -171,3 +175,15 @@ def test_every_process_describes_a_handler_in_the_same_bytes() -> None:
     assert len(digests) == 1
     assert len(digests.pop().strip()) == limits.HANDLER_DIGEST_DIGITS
     assert digest_of("") == ""
+
+
+def test_a_runner_of_isolated_tasks_makes_no_schemas() -> None:
+    loaded = load(Selection())
+    assert all(note.description for note in ready_of(loaded).handlers)
+    assert not any(note.description for note in ready_of(loaded, describes=False).handlers)
+
+
+def test_a_worker_has_a_bound_for_all_descriptions(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = load(Selection())
+    monkeypatch.setattr(main, "DESCRIPTIONS_BYTES_MAX", 10)
+    assert not any(note.description for note in ready_of(loaded).handlers)

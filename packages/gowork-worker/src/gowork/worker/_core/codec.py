@@ -16,6 +16,8 @@ from gowork.base.values import is_model, type_name
 
 #: Takes the payload's text, data and form, and returns the value for the handler.
 Decoder = Callable[[str, bytes, int], Any]
+#: A value of exactly one of these types is read back as it was written.
+_PLAIN = (str, int, float, bool, bytes)
 #: Takes what a handler returned, and its result as text and data. Raises ResultError when it is of another type.
 ResultCheck = Callable[[Any, str, bytes], None]
 
@@ -86,12 +88,18 @@ def result_check_of(annotation: Any, handler: str) -> ResultCheck | None:
         return None
     reader = reader_of(annotation)
     model = annotation if is_model(annotation) else ()
+    plain = next((kind for kind in _PLAIN if annotation is kind), None)
+    # Most results are JSON alone. They are read without the choice between texts, bytes and JSON, for each task.
+    read = reader.json if reader.text is None and reader.data is None else None
 
     def check(value: Any, text: str, data: bytes) -> None:
-        if isinstance(value, model):
+        if type(value) is plain or isinstance(value, model):
             return
         try:
-            reader.result(text, data, is_empty_data=not (text or data))
+            if read is not None and text:
+                read(text)
+            else:
+                reader.result(text, data, is_empty_data=not (text or data))
         except Unfit as error:
             raise ResultError(
                 f"the result is not {type_name(annotation)}, which handler {handler!r} is annotated to return: "

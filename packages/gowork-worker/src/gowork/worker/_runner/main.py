@@ -149,7 +149,7 @@ async def _run(connection: socket.socket, table: int, own: OwnDescriptors) -> Te
             encrypting_of(setup.worker, setup.encryption),
         )
         runner.begin(executor)
-        runner.send(ready_of(loaded))
+        runner.send(ready_of(loaded, describes=setup.describes))
         await until(runner.stopped)
         executor.close()
         await executor.finished()
@@ -207,10 +207,10 @@ def _telemetry() -> Telemetry | None:
         return None
 
 
-def ready_of(loaded: plugins.Loaded) -> messages.Ready:
-    """Returns what the supervisor must know of the handlers."""
+def ready_of(loaded: plugins.Loaded, *, describes: bool = True) -> messages.Ready:
+    """Returns what the supervisor must know of the handlers, with their descriptions if it wants these."""
     versions = {plugin.name: plugin.version for plugin in loaded.plugins}
-    descriptions = _descriptions(loaded)
+    descriptions = _descriptions(loaded) if describes else {}
     return messages.Ready(
         handlers=tuple(
             messages.HandlerNote(

@@ -39,6 +39,8 @@ class Setup(msgspec.Struct, frozen=True, tag="setup"):
     #: Whether the span of an attempt is a child of the span that scheduled its task, instead of a linked trace.
     trace_parent: bool = False
     encryption: EncryptionOptions = EncryptionOptions()
+    #: Whether it describes its handlers. To make schemas takes time, for which an isolated task would wait.
+    describes: bool = True
 
 
 class HandlerNote(msgspec.Struct, frozen=True):
