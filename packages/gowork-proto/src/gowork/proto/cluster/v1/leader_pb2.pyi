@@ -284,6 +284,7 @@ class Member(_message.Message):
     JOINED_AT_MS_FIELD_NUMBER: _builtins.int
     SEEN_AT_MS_FIELD_NUMBER: _builtins.int
     PLUGIN_ERRORS_FIELD_NUMBER: _builtins.int
+    PLUGINS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     address: _builtins.str
     """Where a callback worker is dialled; for a session, the peer address that it connected from."""
@@ -311,6 +312,10 @@ class Member(_message.Message):
     def plugin_errors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Plugins that could not be loaded, as "NAME: REASON"."""
 
+    @_builtins.property
+    def plugins(self) -> _containers.RepeatedCompositeFieldContainer[Global___Plugin]:
+        """The plugins that its handlers come from, sorted."""
+
     def __init__(
         self,
         *,
@@ -327,14 +332,38 @@ class Member(_message.Message):
         joined_at_ms: _builtins.int = ...,
         seen_at_ms: _builtins.int = ...,
         plugin_errors: _abc.Iterable[_builtins.str] | None = ...,
+        plugins: _abc.Iterable[Global___Plugin] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "handlers", b"handlers", "id", b"id", "joined_at_ms", b"joined_at_ms", "kind", b"kind", "labels", b"labels", "liveness", b"liveness", "plugin_errors", b"plugin_errors", "running", b"running", "seen_at_ms", b"seen_at_ms", "slots", b"slots", "status", b"status", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "handlers", b"handlers", "id", b"id", "joined_at_ms", b"joined_at_ms", "kind", b"kind", "labels", b"labels", "liveness", b"liveness", "plugin_errors", b"plugin_errors", "plugins", b"plugins", "running", b"running", "seen_at_ms", b"seen_at_ms", "slots", b"slots", "status", b"status", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Member: _TypeAlias = Member  # noqa: Y015
+
+@_typing.final
+class Plugin(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    version: _builtins.str
+    """The version of its distribution; empty when there is none."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Plugin: _TypeAlias = Plugin  # noqa: Y015
 
 @_typing.final
 class ListHandlersRequest(_message.Message):
