@@ -289,6 +289,7 @@ class TestLooking:
         (member,) = json.loads(gowork("members", "-o", "json").stdout)
         assert (member["id"], member["liveness"], member["slots"]) == ("worker-1", "LIVE", 8)
         assert "double" in member["handlers"]
+        assert {"name": "echo", "version": ""} in member["plugins"]
         assert "worker-1" in gowork("members").stdout
         stats = json.loads(gowork("stats", "-o", "json").stdout)
         assert stats["members"] == [{"liveness": "LIVE", "members": 1, "slots": 8, "running": 0}]

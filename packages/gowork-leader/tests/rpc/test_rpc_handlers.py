@@ -62,6 +62,13 @@ async def test_handlers_are_listed_with_what_their_workers_tell(leader: ServedLe
             assert not (await listed(leader, name="nobody")).handlers
 
 
+async def test_a_member_tells_each_plugin_of_its_handlers_once(leader: ServedLeader) -> None:
+    infos = [info("a"), info("b"), info("c", version="2.0"), spb.HandlerInfo(name="d")]
+    async with leader.worker("w", handlers=infos):
+        (member,) = (await leader.cluster.Members(cpb.MembersRequest(), timeout=PATIENCE)).members
+    assert [(each.name, each.version) for each in member.plugins] == [("images", "1.0"), ("images", "2.0")]
+
+
 async def test_another_worker_is_asked_when_the_first_one_goes(leader: ServedLeader) -> None:
     async with leader.worker("w1", handlers=[info("h", "text")]) as first:
         assert await asked(first) == [digest("text")]

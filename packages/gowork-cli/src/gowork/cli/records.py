@@ -92,6 +92,7 @@ def member_record(member: Member) -> Record:
         "joined_at": _time(member.joined_at),
         "seen_at": _time(member.seen_at),
         "plugin_errors": list(member.plugin_errors),
+        "plugins": [{"name": plugin.name, "version": plugin.version} for plugin in member.plugins],
     }
 
 

@@ -305,6 +305,15 @@ class TaskInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Plugin:
+    """A plugin that a worker has loaded."""
+
+    name: str
+    #: The version of its distribution; empty when there is none.
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
 class Member:
     """A worker as the leader sees it."""
 
@@ -325,6 +334,8 @@ class Member:
     seen_at: datetime | None
     #: Plugins that could not be loaded, as "NAME: REASON".
     plugin_errors: tuple[str, ...]
+    #: The plugins that its handlers come from.
+    plugins: tuple[Plugin, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

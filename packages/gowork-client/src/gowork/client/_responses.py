@@ -80,6 +80,7 @@ def member(message: cluster.Member) -> models.Member:
         joined_at=_moment(message.joined_at_ms),
         seen_at=_moment(message.seen_at_ms),
         plugin_errors=tuple(message.plugin_errors),
+        plugins=tuple(models.Plugin(plugin.name, plugin.version) for plugin in message.plugins),
     )
 
 

@@ -26,6 +26,8 @@ class MemberView(Struct, frozen=True):
     joined_ms: int
     seen_ms: int
     plugin_errors: tuple[str, ...]
+    #: (name, version) of the plugins that its handlers come from, sorted.
+    plugins: tuple[tuple[str, str], ...] = ()
 
 
 class QueueDepth(Struct, frozen=True):
@@ -125,6 +127,7 @@ def _worker_view(worker: Worker) -> MemberView:
         worker.joined_ms,
         worker.seen_ms,
         worker.plugin_errors,
+        tuple(sorted({(each.plugin, each.plugin_version) for each in worker.policies.values() if each.plugin})),
     )
 
 

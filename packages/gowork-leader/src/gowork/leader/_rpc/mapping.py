@@ -134,6 +134,7 @@ def member_message(member: MemberView) -> leader_pb2.Member:
         joined_at_ms=member.joined_ms,
         seen_at_ms=member.seen_ms,
         plugin_errors=member.plugin_errors,
+        plugins=[leader_pb2.Plugin(name=name, version=version) for name, version in member.plugins],
     )
 
 
