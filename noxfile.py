@@ -121,6 +121,7 @@ TYPED_TESTS = {
     "tests/sim": "tests/sim",
     "tests/soak": "tests/soak:tests/e2e:tests/tracing:packages/gowork-leader/tests/log",
     "tests/supply": "tests/supply",
+    "tests/typed": "",
     "tests/tracing": "tests/tracing:tests/e2e:packages/gowork-leader/tests/log",
     "benchmarks": "benchmarks:benchmarks/adapters:packages/gowork-leader/tests/log",
 }

@@ -59,6 +59,7 @@ COMMANDS = [
     "cancel",
     "completion",
     "drain",
+    "handlers",
     "leaders",
     "members",
     "remove",

@@ -120,10 +120,13 @@ class Session:
         *,
         instance: str = "",
         slots: int = 100,
-        handlers: Iterable[str] = ("h",),
+        handlers: Iterable[str | spb.HandlerInfo] = ("h",),
         **fields: Any,
     ) -> None:
-        infos = [spb.HandlerInfo(name=handler, is_default=handler == "default") for handler in handlers]
+        infos = [
+            spb.HandlerInfo(name=handler, is_default=handler == "default") if isinstance(handler, str) else handler
+            for handler in handlers
+        ]
         hello = spb.Hello(name=name, instance=instance or f"{name}-1", slots=slots, handlers=infos, **fields)
         await self.send(hello=hello)
 

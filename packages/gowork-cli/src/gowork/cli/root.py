@@ -17,6 +17,7 @@ _OWN = {
     "certs": "gowork.cli.commands.certs:certs",
     "completion": "gowork.cli.commands.completion:completion",
     "drain": "gowork.cli.commands.drain:drain",
+    "handlers": "gowork.cli.commands.handlers:handlers",
     "keys": "gowork.cli.commands.keys:keys",
     "tokens": "gowork.cli.commands.tokens:tokens",
     "leaders": "gowork.cli.commands.leaders:leaders",

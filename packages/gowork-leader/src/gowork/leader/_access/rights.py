@@ -25,7 +25,7 @@ _SEES = {
         "GetTasks", "GetTask", "ListTasks", "WaitTasks", "WaitTask", "WatchTasks", "Stats", "Activity", "ExplainTask",
         "ListQueues",
     )
-}  # fmt: skip
+} | {f"{_CLUSTER}ListHandlers"}  # fmt: skip
 _SCHEDULES = {f"{_TASKS}{name}" for name in ("ScheduleTask", "ScheduleTasks", "SubmitTasks", "CancelTask", "RetryTask")}
 _WORKS = {
     "worker.v1.SessionService/Connect",

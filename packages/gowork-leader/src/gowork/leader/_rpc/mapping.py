@@ -133,6 +133,7 @@ def member_message(member: MemberView) -> leader_pb2.Member:
         joined_at_ms=member.joined_ms,
         seen_at_ms=member.seen_ms,
         plugin_errors=member.plugin_errors,
+        plugins=[leader_pb2.Plugin(name=name, version=version) for name, version in member.plugins],
     )
 
 
@@ -185,6 +186,9 @@ def hello_from(hello: session_pb2.Hello, connection: int, peer: str) -> cmd.Open
                 info.is_default,
                 retry_of(info.retry) if info.HasField("retry") else None,
                 _cut(info.form, limits.HANDLER_FORM_BYTES_MAX),
+                _cut(info.plugin, limits.PLUGIN_NAME_BYTES_MAX),
+                _cut(info.plugin_version, limits.PLUGIN_NAME_BYTES_MAX),
+                _cut(info.description_digest, limits.HANDLER_DIGEST_DIGITS),
             )
             for info in hello.handlers
         ),

@@ -98,7 +98,7 @@ class Attempts:
                     value = call(job.handler.function, *arguments)
                 else:
                     value = call(self._run_within, span, job.handler.function, arguments)
-                report = outcomes.completed(job.fence, job.id, value, context.follow_ups)
+                report = outcomes.completed(job.fence, job.id, value, context.follow_ups, handler.check_result)
                 if context.key_id:
                     self._encrypting.close(context, report)
         except BaseException as error:  # noqa: BLE001 - SystemExit too must not end the thread
@@ -139,7 +139,7 @@ class Attempts:
             arguments = handler.arguments(context, in_other_forms=in_other_forms)
             if self._around is None:
                 value = await job.handler.function(*arguments)
-                report = outcomes.completed(job.fence, job.id, value, context.follow_ups)
+                report = outcomes.completed(job.fence, job.id, value, context.follow_ups, handler.check_result)
                 if context.key_id:
                     self._encrypting.close(context, report)
             else:
@@ -207,7 +207,7 @@ class Attempts:
         return self._completed_again(job, context, value, report)
 
     def _complete(self, job: Job, context: Context, value: object) -> session.Report:
-        report = outcomes.completed(job.fence, job.id, value, context.follow_ups)
+        report = outcomes.completed(job.fence, job.id, value, context.follow_ups, job.handler.check_result)
         if context.key_id:
             self._encrypting.close(context, report)
         return report

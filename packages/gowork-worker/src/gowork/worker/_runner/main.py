@@ -22,6 +22,7 @@ from gowork.base.telemetry import Telemetry, TelemetryError, start
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._core import lifespans, logs, plugins, references, runner_hooks
 from gowork.worker._core.context import Place
+from gowork.worker._core.descriptions import describe
 from gowork.worker._core.encryption_options import EncryptionOptions
 from gowork.worker._core.selection import Selection
 from gowork.worker._runner import forks, messages, pipe, pulse
@@ -41,6 +42,8 @@ T = TypeVar("T")
 
 #: How often the loop may be broken off before it has run all that waited at the first break.
 BREAKS_MAX = 1000
+#: How many bytes of descriptions of handlers a worker has. Further handlers are not described.
+DESCRIPTIONS_BYTES_MAX = 8 << 20
 #: Seconds after which a busy thread gives way. With Python's own 5 ms the loop, which feeds the threads and reports,
 #: would wait that long each time.
 _SWITCH_INTERVAL = 0.001
@@ -146,7 +149,7 @@ async def _run(connection: socket.socket, table: int, own: OwnDescriptors) -> Te
             encrypting_of(setup.worker, setup.encryption),
         )
         runner.begin(executor)
-        runner.send(ready_of(loaded))
+        runner.send(ready_of(loaded, describes=setup.describes))
         await until(runner.stopped)
         executor.close()
         await executor.finished()
@@ -204,8 +207,10 @@ def _telemetry() -> Telemetry | None:
         return None
 
 
-def ready_of(loaded: plugins.Loaded) -> messages.Ready:
-    """Returns what the supervisor must know of the handlers."""
+def ready_of(loaded: plugins.Loaded, *, describes: bool = True) -> messages.Ready:
+    """Returns what the supervisor must know of the handlers, with their descriptions if it wants these."""
+    versions = {plugin.name: plugin.version for plugin in loaded.plugins}
+    descriptions = _descriptions(loaded) if describes else {}
     return messages.Ready(
         handlers=tuple(
             messages.HandlerNote(
@@ -215,6 +220,8 @@ def ready_of(loaded: plugins.Loaded) -> messages.Ready:
                 grace_ms=handler.options.grace_ms,
                 plugin=handler.plugin,
                 form=handler.form,
+                plugin_version=versions.get(handler.plugin, ""),
+                description=descriptions.get(handler.name, ""),
             )
             for handler in loaded.handlers.values()
         ),
@@ -222,6 +229,20 @@ def ready_of(loaded: plugins.Loaded) -> messages.Ready:
         plugin_errors=tuple(str(error) for error in loaded.errors),
         shared=tuple(plugin.name for plugin in loaded.plugins if plugin.is_shared),
     )
+
+
+def _descriptions(loaded: plugins.Loaded) -> dict[str, str]:
+    """Returns {name of a handler: its description}. Those that are left out are beyond the bound."""
+    descriptions: dict[str, str] = {}
+    left = DESCRIPTIONS_BYTES_MAX
+    for name, handler in loaded.handlers.items():
+        description = describe(handler)
+        left -= len(description)
+        if left < 0:
+            logger.warning("handlers are not described", extra={"first": name, "bytes_max": DESCRIPTIONS_BYTES_MAX})
+            break
+        descriptions[name] = description
+    return descriptions
 
 
 def _end_group() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from gowork.proto import limits
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
-from gowork.worker._core.codec import PayloadError, ResultError, encode_result
+from gowork.worker._core.codec import PayloadError, ResultCheck, ResultError, encode_result
 from gowork.worker._core.follow_ups import FollowUp
 from gowork.worker._core.steering import Cancel, Fail, Snooze, Steering
 from gowork.worker._runner import exceptions
@@ -33,13 +33,17 @@ _PRIORITIES = {
 }
 
 
-def completed(fence: int, id: str, value: object, follow_ups: Sequence[FollowUp] = ()) -> session.Report:
+def completed(
+    fence: int, id: str, value: object, follow_ups: Sequence[FollowUp] = (), check: ResultCheck | None = None
+) -> session.Report:
     """Reports that the handler returned this value and scheduled these tasks.
 
     Raises:
-        ResultError: when it cannot be a result.
+        ResultError: when it cannot be a result, or `check` refuses it.
     """
     text, data = encode_result(value)
+    if check is not None:
+        check(value, text, data)
     report = session.Report()
     # Assigned one by one, because this runs once for each task, and keywords cost twice as much.
     report.fence = fence

@@ -58,6 +58,7 @@ class ConnectRequest(_message.Message):
     PONGS_FIELD_NUMBER: _builtins.int
     CONDITIONS_FIELD_NUMBER: _builtins.int
     COMPLETIONS_FIELD_NUMBER: _builtins.int
+    DESCRIPTIONS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello:
         """In the first frame, and in no other."""
@@ -90,6 +91,10 @@ class ConnectRequest(_message.Message):
         and are taken after `reports`. Each is acknowledged, kept and sent again as any report.
         """
 
+    @_builtins.property
+    def descriptions(self) -> _containers.RepeatedCompositeFieldContainer[Global___HandlerDescription]:
+        """Descriptions of handlers, as far as the leader asked for them."""
+
     def __init__(
         self,
         *,
@@ -100,10 +105,11 @@ class ConnectRequest(_message.Message):
         pongs: _abc.Iterable[_builtins.int] | None = ...,
         conditions: _abc.Iterable[Global___Condition] | None = ...,
         completions: _abc.Iterable[Global___Completions] | None = ...,
+        descriptions: _abc.Iterable[Global___HandlerDescription] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["hello", b"hello"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["completions", b"completions", "conditions", b"conditions", "credit", b"credit", "hello", b"hello", "pongs", b"pongs", "progress", b"progress", "reports", b"reports"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completions", b"completions", "conditions", b"conditions", "credit", b"credit", "descriptions", b"descriptions", "hello", b"hello", "pongs", b"pongs", "progress", b"progress", "reports", b"reports"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -201,12 +207,24 @@ class HandlerInfo(_message.Message):
     IS_DEFAULT_FIELD_NUMBER: _builtins.int
     RETRY_FIELD_NUMBER: _builtins.int
     FORM_FIELD_NUMBER: _builtins.int
+    PLUGIN_FIELD_NUMBER: _builtins.int
+    PLUGIN_VERSION_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_DIGEST_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     is_default: _builtins.bool
     """The handler of tasks that name none."""
     form: _builtins.str
     """Which payloads it reads: any text that is the same for handlers that read the same payloads, such as a digest of a schema.
     At most 64 bytes; empty when it reads any payload, or does not tell.
+    """
+    plugin: _builtins.str
+    """The plugin that it comes from, and the version of that plugin's distribution, as in "1.2.0". At most 128 bytes each; empty when there is
+    none.
+    """
+    plugin_version: _builtins.str
+    description_digest: _builtins.str
+    """The digest of its description: the first 32 hex digits of the SHA-256 of the text. Empty when the worker does not describe it. The
+    leader asks one worker for the text of a digest that it does not know, so that Hello stays small.
     """
     @_builtins.property
     def retry(self) -> _scheduler_pb2.RetryPolicy:
@@ -219,14 +237,43 @@ class HandlerInfo(_message.Message):
         is_default: _builtins.bool = ...,
         retry: _scheduler_pb2.RetryPolicy | None = ...,
         form: _builtins.str = ...,
+        plugin: _builtins.str = ...,
+        plugin_version: _builtins.str = ...,
+        description_digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["retry", b"retry"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["form", b"form", "is_default", b"is_default", "name", b"name", "retry", b"retry"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description_digest", b"description_digest", "form", b"form", "is_default", b"is_default", "name", b"name", "plugin", b"plugin", "plugin_version", b"plugin_version", "retry", b"retry"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___HandlerInfo: _TypeAlias = HandlerInfo  # noqa: Y015
+
+@_typing.final
+class HandlerDescription(_message.Message):
+    """HandlerDescription is what clients are told of a handler."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    digest: _builtins.str
+    """As in HandlerInfo. A text that has another digest is dropped."""
+    text: _builtins.str
+    """A JSON object of at most 64 KiB; see cluster.v1.HandlerVersion."""
+    def __init__(
+        self,
+        *,
+        digest: _builtins.str = ...,
+        text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HandlerDescription: _TypeAlias = HandlerDescription  # noqa: Y015
 
 @_typing.final
 class Held(_message.Message):
@@ -464,6 +511,7 @@ class ConnectResponse(_message.Message):
     PINGS_FIELD_NUMBER: _builtins.int
     REFUSED_FIELD_NUMBER: _builtins.int
     DRAINS_FIELD_NUMBER: _builtins.int
+    DESCRIBE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome:
         """In the first frame, and in no other."""
@@ -494,6 +542,10 @@ class ConnectResponse(_message.Message):
     def drains(self) -> _containers.RepeatedCompositeFieldContainer[Global___Drain]:
         """The worker is to drain: finish what it runs, hand back the rest, and leave."""
 
+    @_builtins.property
+    def describe(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Digests of descriptions that the leader lacks. The worker answers with the texts. It need not answer."""
+
     def __init__(
         self,
         *,
@@ -505,10 +557,11 @@ class ConnectResponse(_message.Message):
         pings: _abc.Iterable[_builtins.int] | None = ...,
         refused: _abc.Iterable[_builtins.int] | None = ...,
         drains: _abc.Iterable[Global___Drain] | None = ...,
+        describe: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "cancelled", b"cancelled", "drains", b"drains", "grants", b"grants", "pings", b"pings", "refused", b"refused", "released", b"released", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "cancelled", b"cancelled", "describe", b"describe", "drains", b"drains", "grants", b"grants", "pings", b"pings", "refused", b"refused", "released", b"released", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
