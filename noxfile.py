@@ -119,7 +119,7 @@ TYPED_TESTS = {
     "tests/mutants": "",
     "tests/property": "",
     "tests/protocol": "",
-    "tests/site": "",
+    "tests/site": "tests/site:tests/e2e:packages/gowork-base/tests:packages/gowork-leader/tests/log",
     "tests/repository": "tests/mutants:packages/gowork-leader/tests/log",
     "tests/sim": "tests/sim",
     "tests/soak": "tests/soak:tests/e2e:tests/tracing:packages/gowork-leader/tests/log",

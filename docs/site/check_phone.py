@@ -53,7 +53,7 @@ class _Handler(SimpleHTTPRequestHandler):
     server: _Server
 
     def do_GET(self) -> None:
-        wide = f'<!doctype html><p style="width: {WIDTH_PX + 1}px; margin: 0">wide</p>'.encode()
+        wide = f'<!doctype html><body style="margin: 0"><p style="width: {WIDTH_PX + 1}px">wide</p>'.encode()
         body = {"/measure": self.server.measuring, f"/{_WIDE}": wide}.get(self.path)
         if body is None:
             super().do_GET()
