@@ -6,8 +6,10 @@ import re
 import tomllib
 from pathlib import Path
 
+from gowork.cli import checkup, own_machine
 from gowork.leader.log._etcd import client as etcd
 from gowork.leader.log._postgresql import tables
+from gowork.leader.store._sqlite_schema import APPLICATION_ID, FORMAT_LOGGED
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/support.md").read_text()
@@ -44,3 +46,12 @@ def test_the_oldest_servers_of_logs_are_those_that_the_code_takes() -> None:
     assert f"{tables._OLDEST_VERSION // 10_000} or later" in row("PostgreSQL")
     assert "version 3.4 or newer is needed" in Path(str(etcd.__file__)).read_text()
     assert "3.4 or later" in row("etcd")
+
+
+def test_the_doctor_checks_what_the_matrix_says() -> None:
+    versions = re.findall(r"3\.(\d+)", row("Python").partition("|")[2])
+    assert [each[1] for each in checkup.PYTHONS] == [min(map(int, versions)), max(map(int, versions))]
+    assert checkup.STORE_FORMAT_MAX == FORMAT_LOGGED
+    assert APPLICATION_ID.to_bytes(4, "big") == own_machine._APPLICATION
+    packages = {path.parent.name for path in ROOT.glob("packages/*/pyproject.toml")}
+    assert set(own_machine.PACKAGES) == packages
