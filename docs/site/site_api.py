@@ -95,6 +95,10 @@ def _page(name: str, homes: dict[int, str]) -> str:
 
 def _entry(name: str, value: Any, level: int, comment: str = "") -> str:
     lines = [f"{'#' * level} `{name}`"]
+    library = str(getattr(value, "__module__", "gowork")).partition(".")[0]
+    if not library.startswith("gowork") and callable(value):
+        # Its docstring is in another style, and its library has the reference.
+        return "\n\n".join([*lines, f"It comes from {library}."])
     if inspect.isclass(value):
         lines += _class(name, value, level)
     elif callable(value):
@@ -142,7 +146,7 @@ def _fields(value: type) -> list[str]:
         if not base.__module__.startswith("gowork"):
             continue
         comments = _comments_of(base.__module__)
-        for name, kind in vars(base).get("__annotations__", {}).items():
+        for name, kind in inspect.get_annotations(base).items():
             if not name.startswith("_"):
                 comment = comments.get((base.__name__, name))
                 words = f": {prose(comment)}" if comment else ""

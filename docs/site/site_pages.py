@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 import shutil
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,20 +31,26 @@ class Part:
     pages: tuple[str, ...]
 
 
-def parts() -> list[Part]:
-    """The parts that `nav.toml` has. A page with a star stands for all that match it and are not named themselves."""
+def parts(generated: Iterable[str] = ()) -> list[Part]:
+    """The parts that `nav.toml` has. A page with a star stands for all that match it and are not named themselves.
+
+    Args:
+        generated: the paths of the generated pages.
+    """
+    made = frozenset(generated)
     listed = tomllib.loads((HERE / "nav.toml").read_text(encoding="utf-8"))["part"]
     named = {page for part in listed for page in part["pages"]}
     return [
-        Part(part["title"], tuple(page for pattern in part["pages"] for page in _matching(pattern, named)))
+        Part(part["title"], tuple(page for pattern in part["pages"] for page in _matching(pattern, named, made)))
         for part in listed
     ]
 
 
-def _matching(pattern: str, named: set[str]) -> list[str]:
+def _matching(pattern: str, named: set[str], generated: frozenset[str]) -> list[str]:
     if "*" not in pattern:
         return [pattern]
-    return sorted({str(path.relative_to(ROOT)) for path in ROOT.glob(pattern)} - named)
+    committed = {str(path.relative_to(ROOT)) for path in ROOT.glob(pattern)}
+    return sorted((committed | {page for page in generated if fnmatch(page, pattern)}) - named)
 
 
 def repository() -> str:
@@ -68,7 +75,7 @@ def lay_out(folder: Path, generated: Mapping[str, str]) -> None:
     Raises:
         ValueError: nav.toml names a page that is not there, or a generated page is in no part of it.
     """
-    known = [page for part in parts() for page in part.pages]
+    known = [page for part in parts(generated) for page in part.pages]
     committed = [page for page in known if page not in generated]
     if missing := [page for page in committed if not (ROOT / page).is_file()]:
         raise ValueError(f"docs/site/nav.toml names pages that are not there: {', '.join(missing)}")
@@ -79,15 +86,15 @@ def lay_out(folder: Path, generated: Mapping[str, str]) -> None:
     for page, text in generated.items():
         _write(folder / page, text)
     shutil.copytree(ROOT / "docs/pictures", folder / "docs/pictures", ignore=shutil.ignore_patterns("*.py", "__*"))
-    _write(folder / "index.md", index())
+    _write(folder / "index.md", index(generated))
 
 
-def index() -> str:
-    """The first page: what the site is, and all parts of the navigation."""
+def index(generated: Iterable[str]) -> str:
+    """The first page: what the site is, and all parts of the navigation, with these generated pages."""
     text = (HERE / "index.md.in").read_text(encoding="utf-8")
     trees = [
         f"```{{toctree}}\n:caption: {part.title}\n:maxdepth: 1\n\n" + "\n".join(part.pages) + "\n```\n"
-        for part in parts()
+        for part in parts(generated)
     ]
     return text + "\n" + "\n".join(trees)
 

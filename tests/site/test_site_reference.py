@@ -116,3 +116,7 @@ def test_a_docstring_becomes_markdown() -> None:
     assert site_text.docstring(text) == (
         "Does it.\n\n```text\ncall()\n```\n\n**Args**\n\n- `one`: the first, of two.\n\n**Returns**\n\nA number."
     )
+
+
+def test_what_comes_from_another_library_is_not_described_again() -> None:
+    assert "## `hookimpl`\n\nIt comes from pluggy.\n" in API["reference/api/gowork.worker.md"]

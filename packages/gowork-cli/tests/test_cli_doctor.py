@@ -25,11 +25,11 @@ class ScriptedLeader(leader_pb2_grpc.LeaderServiceServicer, scheduler_pb2_grpc.S
     def __init__(self) -> None:
         self.ahead_ms = 0
         self.version = "0.2.0"
-        self.refuses = False
+        self.refuses: grpc.StatusCode | None = None
 
     def Activity(self, request: Any, context: grpc.ServicerContext) -> scheduler_pb2.ActivityResponse:
-        if self.refuses:
-            context.abort(grpc.StatusCode.PERMISSION_DENIED, "no")
+        if self.refuses is not None:
+            context.abort(self.refuses, "no")
         return scheduler_pb2.ActivityResponse(version=self.version, now_ms=round(time.time() * 1000) + self.ahead_ms)
 
     def Leaders(self, request: Any, context: grpc.ServicerContext) -> leader_pb2.LeadersResponse:
@@ -119,8 +119,26 @@ def test_certificates_in_files_are_checked(invoke: Callable[..., Any], free_addr
 
 def test_a_refused_question_does_not_end_the_checkup(invoke: Callable[..., Any], scripted: Any) -> None:
     leader, address = scripted
-    leader.refuses = True
+    leader.refuses = grpc.StatusCode.PERMISSION_DENIED
     found = records(invoke(["doctor", "--leader", address, "-o", "json"]).stdout)
     assert found["clock", "this machine"]["state"] == "SKIPPED"
     assert found["workers", "the cluster"]["state"] == "SKIPPED"
     assert found["certificate", address]["says"] == "none; calls are in plain text"
+
+
+def test_a_caller_that_is_not_known_is_a_finding(invoke: Callable[..., Any], scripted: Any) -> None:
+    leader, address = scripted
+    leader.refuses = grpc.StatusCode.UNAUTHENTICATED
+    result = invoke(["doctor", "--leader", address, "-o", "json"])
+    assert result.exit_code == 1
+    assert "--token-file" in records(result.stdout)["connection", "this machine"]["advice"]
+
+
+def test_an_address_where_nobody_listens_is_found_beside_one_that_answers(
+    invoke: Callable[..., Any], scripted: Any, free_address: str
+) -> None:
+    result = invoke(["doctor", "--leader", f"{scripted[1]},{free_address}", "-o", "json"])
+    found = records(result.stdout)
+    assert result.exit_code == 1
+    assert found["connection", free_address]["says"].startswith("nobody listens there")
+    assert found["clock", "this machine"]["state"] == "OK"

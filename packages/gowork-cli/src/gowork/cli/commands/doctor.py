@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from typing import TypeVar
 import click
 
 from gowork.base.certificates import CertificateError, read_certificates
+from gowork.base.channels import parse_address
 from gowork.base.handshakes import shown_by
 from gowork.base.tls_files import caller_files
 from gowork.cli import checkup, own_machine
@@ -143,10 +145,19 @@ def _told(check: str, subject: str, call: Callable[[], AnswerT]) -> tuple[Answer
         advice = "start a leader with 'gowork up', or name another with --leader HOST:PORT or GOWORK_LEADER"
         return None, finding("connection", error.address, str(error), advice)
     except CallError as error:
+        if error.code.name == "UNAUTHENTICATED":
+            advice = "show who calls: --token-file, or --tls-cert and --tls-key"
+            return None, finding("connection", subject, str(error), advice)
         return None, skipped(check, subject, str(error))
 
 
 def _shown(address: str) -> Checked:
+    try:
+        socket.create_connection(parse_address(address), _SECONDS).close()
+    except OSError as error:
+        # Another one of the addresses has answered.
+        advice = "start the leader there, or take the address out of --leader or GOWORK_LEADER"
+        return finding("connection", address, f"nobody listens there: {error.strerror or error}", advice)
     shown = shown_by(address, _SECONDS)
     if shown is None:
         return ok("certificate", address, "none; calls are in plain text")
