@@ -410,11 +410,16 @@ def pictures(session: nox.Session) -> None:
     session.run("python", str(folder / "plot_panels.py"), str(folder))
 
 
+def install_for_site(session: nox.Session) -> None:
+    """Installs every package, and what building the site needs. The suites of stores and logs are public, too."""
+    install_packages(session, "-e", f"{ROOT / 'packages/gowork-leader'}[conformance]", *group("docs"))
+
+
 @nox.session
 @timed
 def docs(session: nox.Session) -> None:
     """Builds the site into build/site; warnings and dead links are errors. `-- --versions DIR` keeps other versions."""
-    install_packages(session, *group("docs"))
+    install_for_site(session)
     session.run("python", str(ROOT / "docs/site/build_site.py"), *(session.posargs or [str(ROOT / "build/site")]))
 
 
@@ -424,7 +429,7 @@ def phone(session: nox.Session) -> None:
     """Checks that no page of the site is wider than a phone. Needs chromium, and builds the site before."""
     if not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))):
         session.skip("not on PATH: chromium; see CONTRIBUTING.md")
-    install_packages(session, *group("docs"))
+    install_for_site(session)
     site = Path(session.create_tmp()).resolve() / "site"
     session.run("python", str(ROOT / "docs/site/build_site.py"), str(site))
     session.run("python", str(ROOT / "docs/site/check_phone.py"), str(site))
