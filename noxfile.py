@@ -65,6 +65,8 @@ LONGER = {
     "drill": [],
     "images": [],
     "soak": ["--minutes", "10"],
+    "docs": [],
+    "phone": [],
 }
 #: What is explored: all interleavings of a batch and a fault, and those of three batches and two faults that deviate at
 #: most so often from one order.
@@ -117,6 +119,7 @@ TYPED_TESTS = {
     "tests/mutants": "",
     "tests/property": "",
     "tests/protocol": "",
+    "tests/site": "tests/site:tests/e2e:packages/gowork-base/tests:packages/gowork-leader/tests/log",
     "tests/repository": "tests/mutants:packages/gowork-leader/tests/log",
     "tests/sim": "tests/sim",
     "tests/soak": "tests/soak:tests/e2e:tests/tracing:packages/gowork-leader/tests/log",
@@ -406,6 +409,31 @@ def pictures(session: nox.Session) -> None:
     folder = ROOT / "docs/pictures"
     session.run("python", str(folder / "draw_top.py"))
     session.run("python", str(folder / "plot_panels.py"), str(folder))
+
+
+def install_for_site(session: nox.Session) -> None:
+    """Installs every package, and what building the site needs. The suites of stores and logs are public, too."""
+    install_packages(session, "-e", f"{ROOT / 'packages/gowork-leader'}[conformance]", *group("docs"))
+
+
+@nox.session
+@timed
+def docs(session: nox.Session) -> None:
+    """Builds the site into build/site; warnings and dead links are errors. `-- --versions DIR` keeps other versions."""
+    install_for_site(session)
+    session.run("python", str(ROOT / "docs/site/build_site.py"), *(session.posargs or [str(ROOT / "build/site")]))
+
+
+@nox.session
+@timed
+def phone(session: nox.Session) -> None:
+    """Checks that no page of the site is wider than a phone. Needs chromium, and builds the site before."""
+    if not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))):
+        session.skip("not on PATH: chromium; see CONTRIBUTING.md")
+    install_for_site(session)
+    site = Path(session.create_tmp()).resolve() / "site"
+    session.run("python", str(ROOT / "docs/site/build_site.py"), str(site))
+    session.run("python", str(ROOT / "docs/site/check_phone.py"), str(site))
 
 
 @nox.session

@@ -22,6 +22,7 @@ LONG = {
     "chaos",
     "chaos-ha",
     "demo",
+    "docs",
     "drill",
     "explore",
     "images",
@@ -29,6 +30,7 @@ LONG = {
     "newest",
     "newest-etcd",
     "oldest",
+    "phone",
     "sim",
     "soak",
     "upgrade",
@@ -204,3 +206,11 @@ def test_ci_runs_the_command_that_readme_gives() -> None:
     *_, last = (ROOT / ".ci/run").read_text().strip().splitlines()
     command = last.removeprefix("exec ")
     assert command in (ROOT / "README.md").read_text().splitlines()
+
+
+def test_the_site_is_built_where_all_that_it_describes_can_be_imported(noxfile: ModuleType) -> None:
+    session = Session()
+    noxfile.docs(session)
+    (arguments,) = [arguments for what, arguments in session.done if what == "install"]
+    assert any(argument.endswith("packages/gowork-leader[conformance]") for argument in arguments)
+    assert session.done[-1][1][-1] == str(ROOT / "build/site")

@@ -58,6 +58,7 @@ COMMANDS = [
     "add",
     "cancel",
     "completion",
+    "doctor",
     "drain",
     "handlers",
     "leaders",
