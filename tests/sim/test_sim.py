@@ -216,7 +216,7 @@ def test_a_planted_bug_is_found_by_its_checker(plant: str):
     assert any(FINDERS[plant] in try_seed(seed, plant)[0] for seed in seeds)
 
 
-@pytest.mark.parametrize("seed", [0, 3, 4, SEVERAL + 3])
+@pytest.mark.parametrize("seed", [1, 3, 5, SEVERAL + 3])
 def test_reports_by_columns_and_one_by_one_make_the_same_history(seed: int):
     """The leaders of one world say that they read columns, and those of the other that they do not."""
     worlds = [world_of(seed, Plants(), reads_completions=reads) for reads in (True, False)]
