@@ -69,7 +69,7 @@ FINDERS = {
     "leave_what_idle_members_forgot": "every task ends",
 }
 #: {planted bug: how many seeds do not find it}. They are left out, because a test must be short.
-SEEDS_IN_VAIN = {"forget_drains_on_recovery": 7, "worker_reports_what_was_released": 42}
+SEEDS_IN_VAIN = {"forget_drains_on_recovery": 7, "worker_reports_what_was_released": 77, "accept_stale_fence": 27}
 #: What must occur in each chunk, so that every part of the simulator is used.
 MUST_OCCUR = [
     "answer: Cancel TASK_FINISHED",
@@ -224,7 +224,7 @@ def test_a_planted_bug_is_found_by_its_checker(plant: str):
     assert any(FINDERS[plant] in try_seed(seed, plant)[0] for seed in seeds)
 
 
-@pytest.mark.parametrize("seed", [0, 3, 4, SEVERAL + 3])
+@pytest.mark.parametrize("seed", [1, 3, 5, SEVERAL + 3])
 def test_reports_by_columns_and_one_by_one_make_the_same_history(seed: int):
     """The leaders of one world say that they read columns, and those of the other that they do not."""
     worlds = [world_of(seed, Plants(), reads_completions=reads) for reads in (True, False)]

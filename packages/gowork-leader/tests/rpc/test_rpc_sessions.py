@@ -8,9 +8,10 @@ from typing import Any
 
 import grpc
 import pytest
-from leader_serving import PATIENCE, ServedLeader, refused, serving
+from leader_serving import COMPLETED, PATIENCE, ServedLeader, refused, serving
 
 from gowork.leader._core.state import Settings
+from gowork.leader._rpc import sessions
 from gowork.proto.cluster.v1 import leader_pb2 as cpb
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 from gowork.proto.worker.v1 import session_pb2 as spb
@@ -544,3 +545,39 @@ async def test_a_member_is_shown_with_all_that_it_said(leader: ServedLeader) -> 
     # Members are listed in one message: what they say of themselves is bounded.
     assert len(shown.plugin_errors) == 64
     assert all(len(error) <= 1024 for error in shown.plugin_errors)
+
+
+@pytest.mark.parametrize("form", ["reports", "completions"])
+async def test_a_stream_is_not_read_while_too_many_bytes_of_reports_wait(
+    monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    monkeypatch.setattr(sessions, "REPORT_BYTES_WAITING_MAX", 100)
+    report = spb.Report(fence=1, id="a", outcome=COMPLETED, result="x" * 60)
+    columns = spb.Completions(ids=["a"], fences=[1], execution_us=[0], results=["x" * 60])
+    frame = spb.ConnectRequest(reports=[report]) if form == "reports" else spb.ConnectRequest(completions=[columns])
+    posted: list[asyncio.Future[None]] = []
+
+    class Engine:
+        """Deals with frames when the test says so."""
+
+        wall_ns = staticmethod(lambda: 0)
+
+        def post_frame(self, frame: Any) -> asyncio.Future[None]:
+            posted.append(asyncio.get_running_loop().create_future())
+            return posted[-1]
+
+    async def requests() -> Any:
+        for _ in range(5):
+            yield frame
+
+    served = sessions.Sessions(Settings())
+    engine: Any = Engine()
+    reading = asyncio.ensure_future(served._read(requests(), 1, engine, sessions._Stream(sessions._Unread())))
+    for read in (2, 3, 4, 5):
+        for _ in range(10):
+            await asyncio.sleep(0)
+        # The second frame takes the bytes beyond the bound, and each further one waits for one before it.
+        assert len(posted) == read
+        posted[read - 2].set_result(None)
+    await reading
+    assert len(posted) == 5
