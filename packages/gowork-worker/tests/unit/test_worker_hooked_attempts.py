@@ -146,7 +146,7 @@ def test_a_hook_of_ones_own_may_end_a_failure_well(run: Run, name: str) -> None:
     )
     outcome, seen = run(name, "raises", hooks)
     assert (outcome.result, seen) == (None, ["completed"])
-    assert [task.handler for task in outcome.follow_ups] == ["doctor"]
+    assert [task.handler for task in outcome._report.follow_ups] == ["doctor"]
 
 
 @pytest.mark.parametrize("name", ["plain", "waits"])
@@ -154,7 +154,7 @@ def test_a_hook_of_ones_own_may_end_a_failure_well(run: Run, name: str) -> None:
 def test_what_a_hook_schedules_at_last_is_scheduled(run: Run, name: str, hook: str) -> None:
     hooks = f"from gowork.worker import hookimpl\n@hookimpl\ndef {hook}(ctx):\n    yield\n    ctx.schedule('x')\n"
     outcome, _ = run(name, "returns", hooks)
-    assert (outcome.result, len(outcome.follow_ups)) == ("returns", 1)
+    assert (outcome.result, len(outcome._report.follow_ups)) == ("returns", 1)
 
 
 @pytest.mark.parametrize("name", ["plain", "waits"])
