@@ -36,6 +36,7 @@ PACKAGES = [
     "packages/gowork-worker",
     "packages/gowork-testing",
     "plugins/gowork-plugin-python",
+    "plugins/gowork-plugin-http",
     "plugins/gowork-plugin-shell",
 ]
 PROTO = ROOT / "packages/gowork-proto"
@@ -104,6 +105,7 @@ TYPED_TESTS = {
         "packages/gowork-worker/tests:packages/gowork-worker/tests/desk:packages/gowork-base/tests"
     ),
     "plugins/gowork-plugin-python/tests": "",
+    "plugins/gowork-plugin-http/tests": "",
     "plugins/gowork-plugin-shell/tests": "",
     "tests/compat": "tests/compat:packages/gowork-leader/tests/log",
     "tests/costs": "tests/costs",
