@@ -37,6 +37,7 @@ PACKAGES = [
     "packages/gowork-testing",
     "plugins/gowork-plugin-python",
     "plugins/gowork-plugin-http",
+    "plugins/gowork-plugin-container",
     "plugins/gowork-plugin-shell",
 ]
 PROTO = ROOT / "packages/gowork-proto"
@@ -106,6 +107,7 @@ TYPED_TESTS = {
     ),
     "plugins/gowork-plugin-python/tests": "",
     "plugins/gowork-plugin-http/tests": "",
+    "plugins/gowork-plugin-container/tests": "",
     "plugins/gowork-plugin-shell/tests": "",
     "tests/compat": "tests/compat:packages/gowork-leader/tests/log",
     "tests/costs": "tests/costs",
