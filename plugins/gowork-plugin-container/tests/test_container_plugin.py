@@ -225,7 +225,7 @@ async def test_cancel_ends_a_pull(folder: Path) -> None:
 
 
 async def test_a_container_does_not_outlive_its_command(folder: Path) -> None:
-    script = f"echo $$ >{folder}/pid; echo $PPID >{folder}/command; tail -f /dev/null"
+    script = f"echo $$ >{folder}/pid; echo $PPID >{folder}/command; tail -f /dev/null >/dev/null 2>&1"
     running = asyncio.ensure_future(attempt(["sh", "-c", script]))
     pid = int(await appears(folder / "pid"))
     os.kill(int(await appears(folder / "command")), signal.SIGKILL)
