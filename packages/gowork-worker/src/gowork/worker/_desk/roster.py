@@ -118,8 +118,8 @@ class Roster:
         self.ordinary.remove(runner)
         place = next(place for place in self._places if place.runner is runner)
         place.runner = None
-        died_young = now - runner.started_at < _STABLE_AFTER and not runner.was_stopped
-        place.quick_deaths = place.quick_deaths + 1 if died_young else 0
+        stopped = runner.was_stopped
+        place.quick_deaths = place.quick_deaths + 1 if now - runner.started_at < _STABLE_AFTER and not stopped else 0
         place.due = now + _RESTART_DELAYS[min(max(1, place.quick_deaths), len(_RESTART_DELAYS)) - 1]
         if runner.is_process:
             self.start_due(now)

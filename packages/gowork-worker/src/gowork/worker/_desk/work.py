@@ -179,10 +179,10 @@ class Work:
                 self._stops.over(report.fence)
         self._keep(reports if wanted is None else wanted, size)
         self._frame.credit.finished(len(reports), len(held), now)
-        if runner.alone and (
+        if runner.alone and any(report.outcome == tasks.ATTEMPT_OUTCOME_LOST for report in reports):
             # The process lives, but what ended this task would end the next one too.
-            any(report.outcome == tasks.ATTEMPT_OUTCOME_LOST for report in reports) or self._recycling.is_due(runner)
-        ):
+            self.solo.stop(runner, now)
+        if runner.alone and not runner.was_stopped and self._recycling.is_due(runner):
             self.solo.stop(runner, now)
         if self._isolated or runner.alone:
             self.solo.pump(now)
