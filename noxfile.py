@@ -35,6 +35,9 @@ PACKAGES = [
     "packages/gowork-leader",
     "packages/gowork-worker",
     "packages/gowork-testing",
+    "plugins/gowork-plugin-python",
+    "plugins/gowork-plugin-http",
+    "plugins/gowork-plugin-container",
     "plugins/gowork-plugin-shell",
 ]
 PROTO = ROOT / "packages/gowork-proto"
@@ -104,6 +107,9 @@ TYPED_TESTS = {
     "packages/gowork-worker/tests": (
         "packages/gowork-worker/tests:packages/gowork-worker/tests/desk:packages/gowork-base/tests"
     ),
+    "plugins/gowork-plugin-python/tests": "",
+    "plugins/gowork-plugin-http/tests": "",
+    "plugins/gowork-plugin-container/tests": "",
     "plugins/gowork-plugin-shell/tests": "",
     "tests/compat": "tests/compat:packages/gowork-leader/tests/log",
     "tests/costs": "tests/costs",

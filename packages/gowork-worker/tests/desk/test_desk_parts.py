@@ -12,6 +12,7 @@ from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._desk.credit import Credit
 from gowork.worker._desk.instructions import Instruction, Note, StartTasks, Tell
 from gowork.worker._desk.next_frame import NextFrame
+from gowork.worker._desk.recycling import Recycling
 from gowork.worker._desk.roster import Roster, split
 from gowork.worker._desk.runner import Runner, RunnerId
 from gowork.worker._desk.settlement import settle_dead
@@ -62,7 +63,14 @@ class SoloScene(Scene):
         self.spawned: list[tuple[str, ...] | None] = []
         self.ordinary = [self.runner(slots, load) for slots, load in ordinary]
         roster = Roster(slots, 1, 1000, self.instructions.append)
-        self.work = Work(slots, roster, Stops(), NextFrame(), self.instructions.append)
+        self.work = Work(
+            slots,
+            roster,
+            Stops(),
+            NextFrame(),
+            Recycling(roster, 0, 0, self.instructions.append),
+            self.instructions.append,
+        )
         self.solo = Solo(slots, self.ordinary, self._spawn, self.work.give, self.instructions.append)
 
     def _spawn(self, only: tuple[str, ...] | None, now: float) -> None:

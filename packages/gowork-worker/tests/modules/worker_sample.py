@@ -37,6 +37,16 @@ def pid() -> int:
     return os.getpid()
 
 
+@handler
+def leak(mib: int) -> int:
+    """Keeps some memory for ever."""
+    _leaked.append(b"x" * (mib << 20))
+    return os.getpid()
+
+
+_leaked: list[bytes] = []
+
+
 @handler(isolation="process")
 def isolated_pid() -> int:
     return os.getpid()

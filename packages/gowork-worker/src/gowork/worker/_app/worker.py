@@ -48,6 +48,8 @@ class Worker:
         default_handler: str = "echo",
         drain_timeout: float = 110.0,
         blocked_timeout: float | None = None,
+        runner_tasks_max: int = 0,
+        runner_memory_max: int = 0,
         trace_parent: bool = False,
         log_failures: str = "traceback",
         keys: str | os.PathLike[str] | None = None,
@@ -72,6 +74,8 @@ class Worker:
             blocked_timeout: seconds that a handler may keep a runner's loop from answering before the runner is ended,
                 5 to 604,800; 600 when left out. When a task that runs there has a time limit, the worker waits for
                 that first.
+            runner_tasks_max: a runner process is replaced when it has finished this number of tasks; 0 for never.
+            runner_memory_max: a runner process is replaced when it takes this many MiB of memory; 0 for never.
             trace_parent: makes the span of an attempt a child of the span that scheduled its task, instead of a linked
                 trace.
             log_failures: how much the log tells of an attempt that has failed: "type", "message" or "traceback".
@@ -100,6 +104,7 @@ class Worker:
         given["blocked_timeout"] = blocked_timeout
         self._options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
         self._options |= {"selection": self._selection, "drain_timeout": drain_timeout, "trace_parent": trace_parent}
+        self._options |= {"runner_tasks_max": runner_tasks_max, "runner_memory_max": runner_memory_max}
         self._options["log_failures"] = log_failures
         # A path is made absolute, because the program may change its folder.
         path = "" if keys is None else os.fspath(keys)

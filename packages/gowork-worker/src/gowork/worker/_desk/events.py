@@ -120,6 +120,8 @@ class Ponged(Struct, frozen=True, gc=False):
     """A runner has answered the last ping."""
 
     runner: RunnerId
+    #: How much memory its process takes; 0 where that is not known.
+    memory_bytes: int = 0
 
 
 class PipeEnded(Struct, frozen=True, gc=False):

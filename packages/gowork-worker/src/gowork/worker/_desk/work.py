@@ -12,6 +12,7 @@ from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._desk.instructions import SPEAK, CancelTasks, Instruction, NoteLoss, NoteTimedOut, StartTasks
 from gowork.worker._desk.next_frame import NextFrame
+from gowork.worker._desk.recycling import Recycling
 from gowork.worker._desk.roster import Roster
 from gowork.worker._desk.runner import Runner
 from gowork.worker._desk.settlement import settle_dead
@@ -31,18 +32,26 @@ class Work:
     """The tasks of one worker, over all its sessions. Times are in seconds, always on the same clock."""
 
     def __init__(
-        self, slots: int, roster: Roster, stops: Stops, frame: NextFrame, instruct: Callable[[Instruction], None]
+        self,
+        slots: int,
+        roster: Roster,
+        stops: Stops,
+        frame: NextFrame,
+        recycling: Recycling,
+        instruct: Callable[[Instruction], None],
     ) -> None:
         """Args:
         slots: the worker's slots.
         roster: the runners.
         stops: the tasks that were asked to stop.
         frame: takes reports, progress, and the counts from which the credit follows.
+        recycling: says which processes are to be replaced.
         instruct: takes instructions.
         """
         self._roster = roster
         self._stops = stops
         self._frame = frame
+        self._recycling = recycling
         self._instruct = instruct
         self.solo = Solo(slots, roster.ordinary, roster.start_alone, self.give, instruct)
         #: {fence: a task without a report}
@@ -97,7 +106,7 @@ class Work:
     def _start(self, new: list[HeldTask], now: float) -> None:
         """Shares tasks out among the runners."""
         # Blocked runners get tasks only when all are blocked. The tasks wait there, and are not lost.
-        ready = self._roster.answering() or self._roster.ready()
+        ready = self._roster.answering() or self._roster.taking()
         if not ready:
             self._backlog.update((task.fence, task) for task in new)
             return
@@ -184,9 +193,12 @@ class Work:
             self._keep(reports, size)
         else:
             self._instruct(SPEAK)
+        runner.finished += count
         self._frame.credit.finished(count, len(self.held), now)
         if runner.alone and any(report.outcome == tasks.ATTEMPT_OUTCOME_LOST for report in reports):
             # The process lives, but what ended this task would end the next one too.
+            self.solo.stop(runner, now)
+        if runner.alone and not runner.was_stopped and self._recycling.is_due(runner):
             self.solo.stop(runner, now)
         if self._isolated or runner.alone:
             self.solo.pump(now)
@@ -237,7 +249,7 @@ class Work:
         self._frame.credit.waited()
         again: list[HeldTask] = []
         if not self.is_draining:
-            others = [other for other in self._roster.ready() if other is not runner]
+            others = [other for other in self._roster.taking() if other is not runner]
             room = sum(max(0, other.usable_slots - len(other.tasks)) for other in others)
             again = [task for task in back if task.stop_kind is None][:room]
             for other, part in share_out(again, others) if again else ():

@@ -33,6 +33,7 @@ from gowork.worker.processes import Warden, end_group
 #: Seconds to wait for the end of a dead runner's pipe. Its wardens hold the pipe open until they have ended what they
 #: guard. A child that the runner forked may hold it open for longer.
 _PIPE_END_TIMEOUT = 1.0
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 class ProcessRunner:
@@ -209,7 +210,7 @@ class ProcessRunner:
             if request.progress:
                 self._tell(Progressed(request.progress))
             if request.pongs:
-                self._tell(Ponged(self.id))
+                self._tell(Ponged(self.id, _memory_bytes(self.pid)))
             return
         message = messages.decode_from_runner(body)
         if isinstance(message, messages.Ready):
@@ -262,6 +263,16 @@ class _Pipe(asyncio.Protocol):
         assert self._transport is not None
         await asyncio.wait([self._ended], timeout=timeout)
         self._transport.close()
+
+
+def _memory_bytes(pid: int | None) -> int:
+    """Returns how much memory a process takes by itself; 0 where the kernel does not say, as on macOS."""
+    try:
+        # https://docs.kernel.org/filesystems/proc.html: the second number is that of resident pages.
+        with open(f"/proc/{pid}/statm", encoding="ascii") as sizes:
+            return int(sizes.read().split()[1]) * _PAGE_BYTES
+    except (OSError, IndexError):
+        return 0
 
 
 def _oom_kills() -> int:
