@@ -136,7 +136,12 @@ class Roster:
 
     def answering(self) -> list[Runner]:
         """Returns the runners that take ordinary tasks and are not blocked."""
-        return [runner for runner in self.taking() if not runner.pulse.is_blocked]
+        # Not by `taking`: a frame with one task asks several times.
+        return [
+            runner
+            for runner in self.ordinary
+            if runner.is_ready and not runner.is_retiring and not runner.pulse.is_blocked
+        ]
 
     def end(self, runners: Iterable[Runner], *, fault: str = "", on_purpose: bool = False) -> None:
         """Ends runners; see `Runner.end`. A runner within this process is ended only while it is not ready."""
