@@ -23,6 +23,7 @@ LONG = {
     "chaos-ha",
     "demo",
     "drill",
+    "embedding",
     "explore",
     "images",
     "mutants",
