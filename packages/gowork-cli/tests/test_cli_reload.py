@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -37,7 +38,8 @@ def reloaded(up_in: Callable[..., Any], tmp_path: Path) -> Iterator[Any]:
     source = tmp_path / "src" / f"{MODULE}.py"
     source.write_text(SOURCE)
     options = ("--reload", "--reload-dir", str(tmp_path / "src"), "--import", MODULE, "--grace", "0s", "--slots", "2")
-    with up_in(tmp_path, *options, PYTHONPATH=str(tmp_path / "src")) as up:
+    path = os.pathsep.join([str(tmp_path / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    with up_in(tmp_path, *options, PYTHONPATH=path) as up:
         up.source = source
         told(up, "watching the Python files in")
         yield up
