@@ -70,8 +70,10 @@ def test_new_code_is_run_and_the_leader_stays(reloaded: Any, invoke: Callable[..
     (leader,) = [c for c in psutil.Process(up.process.pid).children() if "gowork.leader" in c.cmdline()]
     assert add(up, invoke, "--handler", "answer", "", "--wait") == "1\n"
     before = worker_pids(up)
-    # As long as before, and within the same second: Python's cache would take it for the old one.
+    # As long as before, and of the same second: Python's cache would take it for the old one.
+    written = up.source.stat()
     up.source.write_text(SOURCE.replace("return 1", "return 2"))
+    os.utime(up.source, ns=(written.st_atime_ns, written.st_mtime_ns))
     assert f"{MODULE}.py changed: the workers start again" in told(up, "changed")
     told(up, "the workers run the new code")
     assert add(up, invoke, "--handler", "answer", "", "--wait") == "2\n"
