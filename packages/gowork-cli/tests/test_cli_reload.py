@@ -39,7 +39,7 @@ def reloaded(up_in: Callable[..., Any], tmp_path: Path) -> Iterator[Any]:
     source.write_text(SOURCE)
     options = ("--reload", "--reload-dir", str(tmp_path / "src"), "--import", MODULE, "--grace", "0s", "--slots", "2")
     path = os.pathsep.join([str(tmp_path / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])
-    with up_in(tmp_path, *options, PYTHONPATH=path) as up:
+    with up_in(tmp_path, *options, PYTHONPATH=path, PYTHONDONTWRITEBYTECODE="") as up:
         up.source = source
         told(up, "watching the Python files in")
         yield up
