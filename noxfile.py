@@ -61,6 +61,7 @@ LONGER = {
     "upgrade": [],
     "mutants": [],
     "demo": [],
+    "embedding": [],
     "sim": ["--seeds", "500"],
     "explore": [],
     "chaos": ["--minutes", "10"],
@@ -116,6 +117,7 @@ TYPED_TESTS = {
     "tests/deploy": (
         "tests/deploy:tests/e2e:tests/tracing:packages/gowork-base/tests:packages/gowork-leader/tests/log"
     ),
+    "tests/embedding": "",
     "tests/e2e": "tests/e2e:packages/gowork-base/tests:packages/gowork-leader/tests/log",
     "tests/examples": "",
     "tests/explore": "tests/explore:tests/sim:packages/gowork-leader/tests/store",
@@ -557,6 +559,14 @@ def demo(session: nox.Session) -> None:
     """Runs a leader, three workers and 1,000 tasks on this machine; `-- --keep` leaves the cluster running."""
     install_packages(session)
     session.run("python", str(ROOT / "examples/demo/run.py"), *session.posargs)
+
+
+@nox.session
+@timed
+def embedding(session: nox.Session) -> None:
+    """Runs the examples of docs/embedding.md under FastAPI, Django, Flask, gunicorn and Jupyter."""
+    install_packages(session, *group("test"), *group("embedding"))
+    session.run("pytest", "tests/embedding", *session.posargs)
 
 
 @nox.session

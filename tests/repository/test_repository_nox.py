@@ -24,6 +24,7 @@ LONG = {
     "demo",
     "docs",
     "drill",
+    "embedding",
     "explore",
     "images",
     "mutants",
@@ -179,7 +180,7 @@ def test_a_failure_is_noted_and_what_follows_runs(noxfile: ModuleType) -> None:
 
 
 #: Libraries that the code is tried with, in the ranges that its users have; and `nox`, which only starts the rest.
-RANGES = {"attrs", "cryptography", "matplotlib", "nox", "psutil", "psycopg", "pydantic", "pyyaml", "rich"}
+RANGES = {"attrs", "cryptography", "matplotlib", "nox", "psutil", "psycopg", "pydantic", "pyyaml", "rich", "watchfiles"}
 
 
 def test_what_judges_the_code_has_one_version() -> None:

@@ -52,7 +52,7 @@ class Client(Operations):
             print(handle.result())
 
     Every call has a deadline. While no leader answers, it is made again within that deadline.
-    Make the client after a fork, not before: gRPC's connections do not survive one.
+    Use the client first after a fork, not before: gRPC's connections do not survive one. ClientForked says so.
     """
 
     @overload

@@ -14,6 +14,7 @@ from typing import Any
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._core.context import Place
 from gowork.worker._core.encryption_options import EncryptionOptions
+from gowork.worker._core.redefinitions import Redefinitions
 from gowork.worker._core.selection import Selection
 from gowork.worker._desk.events import Event, Progressed, Reported, RunnerGone, RunnerReady, RunnerSaid
 from gowork.worker._desk.instructions import StartRunner
@@ -91,6 +92,7 @@ class LocalRunner:
                 self._say_waiting,
                 self._say_broken,
                 encrypting_of(self._worker, self._encryption),
+                newest=Redefinitions().newest,
             )
             self._starting = None
             self._tell(RunnerReady(self.id, ready_of(loaded)))
