@@ -99,7 +99,7 @@ def test_changes_in_runs_come_to_what_they_come_to_one_by_one(monkeypatch: pytes
 
 
 def grown(number: int, **settings: int) -> Core:
-    """A core with a worker and so many submitted tasks, all of one lane."""
+    """A core with a worker and `number` submitted tasks, all of one lane."""
     core = Core(Settings(**settings), compares=True)
     core.connect(slots=number, credit=number)
     core.submit(*[spec(f"t{each}") for each in range(number)])
