@@ -35,6 +35,9 @@ PACKAGES = [
     "packages/gowork-leader",
     "packages/gowork-worker",
     "packages/gowork-testing",
+    "plugins/gowork-plugin-python",
+    "plugins/gowork-plugin-http",
+    "plugins/gowork-plugin-container",
     "plugins/gowork-plugin-shell",
 ]
 PROTO = ROOT / "packages/gowork-proto"
@@ -58,6 +61,7 @@ LONGER = {
     "upgrade": [],
     "mutants": [],
     "demo": [],
+    "embedding": [],
     "sim": ["--seeds", "500"],
     "explore": [],
     "chaos": ["--minutes", "10"],
@@ -65,6 +69,8 @@ LONGER = {
     "drill": [],
     "images": [],
     "soak": ["--minutes", "10"],
+    "docs": [],
+    "phone": [],
 }
 #: What is explored: all interleavings of a batch and a fault, and those of three batches and two faults that deviate at
 #: most so often from one order.
@@ -102,12 +108,16 @@ TYPED_TESTS = {
     "packages/gowork-worker/tests": (
         "packages/gowork-worker/tests:packages/gowork-worker/tests/desk:packages/gowork-base/tests"
     ),
+    "plugins/gowork-plugin-python/tests": "",
+    "plugins/gowork-plugin-http/tests": "",
+    "plugins/gowork-plugin-container/tests": "",
     "plugins/gowork-plugin-shell/tests": "",
     "tests/compat": "tests/compat:packages/gowork-leader/tests/log",
     "tests/costs": "tests/costs",
     "tests/deploy": (
         "tests/deploy:tests/e2e:tests/tracing:packages/gowork-base/tests:packages/gowork-leader/tests/log"
     ),
+    "tests/embedding": "",
     "tests/e2e": "tests/e2e:packages/gowork-base/tests:packages/gowork-leader/tests/log",
     "tests/examples": "",
     "tests/explore": "tests/explore:tests/sim:packages/gowork-leader/tests/store",
@@ -117,10 +127,12 @@ TYPED_TESTS = {
     "tests/mutants": "",
     "tests/property": "",
     "tests/protocol": "",
+    "tests/site": "tests/site:tests/e2e:packages/gowork-base/tests:packages/gowork-leader/tests/log",
     "tests/repository": "tests/mutants:packages/gowork-leader/tests/log",
     "tests/sim": "tests/sim",
     "tests/soak": "tests/soak:tests/e2e:tests/tracing:packages/gowork-leader/tests/log",
     "tests/supply": "tests/supply",
+    "tests/typed": "",
     "tests/tracing": "tests/tracing:tests/e2e:packages/gowork-leader/tests/log",
     "benchmarks": "benchmarks:benchmarks/adapters:packages/gowork-leader/tests/log",
 }
@@ -407,6 +419,31 @@ def pictures(session: nox.Session) -> None:
     session.run("python", str(folder / "plot_panels.py"), str(folder))
 
 
+def install_for_site(session: nox.Session) -> None:
+    """Installs every package, and what building the site needs. The suites of stores and logs are public, too."""
+    install_packages(session, "-e", f"{ROOT / 'packages/gowork-leader'}[conformance]", *group("docs"))
+
+
+@nox.session
+@timed
+def docs(session: nox.Session) -> None:
+    """Builds the site into build/site; warnings and dead links are errors. `-- --versions DIR` keeps other versions."""
+    install_for_site(session)
+    session.run("python", str(ROOT / "docs/site/build_site.py"), *(session.posargs or [str(ROOT / "build/site")]))
+
+
+@nox.session
+@timed
+def phone(session: nox.Session) -> None:
+    """Checks that no page of the site is wider than a phone. Needs chromium, and builds the site before."""
+    if not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))):
+        session.skip("not on PATH: chromium; see CONTRIBUTING.md")
+    install_for_site(session)
+    site = Path(session.create_tmp()).resolve() / "site"
+    session.run("python", str(ROOT / "docs/site/build_site.py"), str(site))
+    session.run("python", str(ROOT / "docs/site/check_phone.py"), str(site))
+
+
 @nox.session
 @timed
 def build(session: nox.Session) -> None:
@@ -522,6 +559,14 @@ def demo(session: nox.Session) -> None:
     """Runs a leader, three workers and 1,000 tasks on this machine; `-- --keep` leaves the cluster running."""
     install_packages(session)
     session.run("python", str(ROOT / "examples/demo/run.py"), *session.posargs)
+
+
+@nox.session
+@timed
+def embedding(session: nox.Session) -> None:
+    """Runs the examples of docs/embedding.md under FastAPI, Django, Flask, gunicorn and Jupyter."""
+    install_packages(session, *group("test"), *group("embedding"))
+    session.run("pytest", "tests/embedding", *session.posargs)
 
 
 @nox.session

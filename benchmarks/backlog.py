@@ -1,6 +1,7 @@
 """Measures a large backlog: how fast the leader takes it, how much memory it needs, and how soon it serves again.
 
-A million tasks wait for a handler that no worker has, while tasks of another lane run beside them.
+A million tasks, or as many as `--pending` says, wait for a handler that no worker has, while tasks of another lane run
+beside them.
 """
 
 from __future__ import annotations
@@ -15,25 +16,36 @@ from gowork.client import Client
 
 PAYLOAD = "x" * 50
 TASKS = 1_000_000
+#: The number of tasks at the beginning of the backlog, and at its end, whose rates are compared.
+ENDS = 100_000
 #: The number of tasks that run beside the backlog.
 RUNNING = 20_000
 #: The number of tasks that wait in a paused queue, most of them in the store alone, until it is resumed.
 PAUSED = 100_000
-TARGET_MB = 300.0
-_SHOW_EVERY = 10_000
+#: {tasks that wait: the most that the leader may take, in MB}
+TARGETS_MB = {1_000_000: 300.0, 10_000_000: 500.0}
+#: How much of the rates without a backlog there must be with one.
+TARGET_RATIO = 0.8
+TARGET_FIRST_SECONDS = 3.0
+#: How many tasks are between two looks at the clock.
+STEP = 10_000
 
 
 def run(bench: Bench) -> list[Measure]:
-    shown = bench.progress.add_task("backlog", total=TASKS + 2 * RUNNING + PAUSED)
+    tasks = bench.pending or TASKS
+    shown = bench.progress.add_task("backlog", total=tasks + 3 * RUNNING + PAUSED)
     with Processes(bench.directory) as processes:
         measured = Cluster(processes)
         with Client(measured.addresses["scheduler"], timeout=60) as client:
+            _run(bench, shown, client, "bench.thread")
             before = measured.resident_mb()["leader"]
-            began = time.perf_counter()
-            for place, _ in enumerate(client.schedule_many((PAYLOAD for _ in range(TASKS)), handler="nobody"), 1):
-                if place % _SHOW_EVERY == 0:
-                    bench.progress.advance(shown, _SHOW_EVERY)
-            taken = TASKS / (time.perf_counter() - began)
+            alone = _run(bench, shown, client, "bench.thread")
+            #: When how many tasks had been taken.
+            taken = {0: time.perf_counter()}
+            for place, _ in enumerate(client.schedule_many((PAYLOAD for _ in range(tasks)), handler="nobody"), 1):
+                if place % STEP == 0:
+                    bench.progress.advance(shown, STEP)
+                    taken[place] = time.perf_counter()
             resident = measured.resident_mb()["leader"]
             beside = _run(bench, shown, client, "bench.thread")
         processes.stop("leader")
@@ -41,19 +53,38 @@ def run(bench: Bench) -> list[Measure]:
         measured.start_leader()
         restart = time.perf_counter() - began
         with Client(measured.addresses["scheduler"], timeout=60) as client:
+            client.schedule(PAYLOAD, handler="bench.thread").result()
+            first = time.perf_counter() - began
             after = _run(bench, shown, client, "bench.thread")
             again = measured.resident_mb()["leader"]
             paged = _resume(bench, shown, client)
-    scenario = f"backlog: {TASKS:,} tasks wait for a handler that nobody has"
+    ends = min(ENDS, tasks // 2)
+    at_first = ends / (taken[ends] - taken[0])
+    at_last = ends / (taken[tasks] - taken[tasks - ends])
+    most_mb = next((most for number, most in TARGETS_MB.items() if tasks <= number), None)
+    scenario = f"backlog: {tasks:,} tasks wait for a handler that nobody has"
+    ratio = "of the rate without it"
     return [
-        Measure(scenario, "submitted in batches", "tasks/s", [taken]),
+        Measure(scenario, "submitted in batches", "tasks/s", [tasks / (taken[tasks] - taken[0])]),
+        Measure(
+            scenario, f"the last {ends:,} of them, of the rate of the first", "", [at_last / at_first], TARGET_RATIO
+        ),
         Measure(scenario, "leader: resident before", "MB", [before]),
-        Measure(scenario, "leader: resident with the backlog", "MB", [resident], TARGET_MB, "at most"),
-        Measure(scenario, "leader: resident with the backlog, after a restart", "MB", [again], TARGET_MB, "at most"),
-        Measure(scenario, f"{RUNNING:,} tasks beside it", "tasks/s", [beside]),
-        Measure(scenario, f"{RUNNING:,} tasks beside it, after the restart", "tasks/s", [after]),
+        Measure(scenario, "leader: resident with the backlog", "MB", [resident], most_mb, "at most"),
+        Measure(scenario, "leader: resident with the backlog, after a restart", "MB", [again], most_mb, "at most"),
+        Measure(scenario, f"{RUNNING:,} tasks without it", "tasks/s", [alone]),
+        Measure(scenario, f"{RUNNING:,} tasks beside it, {ratio}", "", [beside / alone], TARGET_RATIO),
+        Measure(scenario, f"{RUNNING:,} tasks after the restart, {ratio}", "", [after / alone], TARGET_RATIO),
         Measure(scenario, f"{PAUSED:,} tasks of a queue that was paused, when it is resumed", "tasks/s", [paged]),
         Measure(scenario, "from the start of a leader until it serves", "s", [restart]),
+        Measure(
+            scenario,
+            "from the start of a leader to the first result",
+            "s",
+            [first],
+            TARGET_FIRST_SECONDS,
+            "at most",
+        ),
     ]
 
 
@@ -72,6 +103,6 @@ def _resume(bench: Bench, shown: TaskID, client: Client) -> float:
     began = time.perf_counter()
     client.resume_queue("paused")
     for place, _ in enumerate(client.as_completed(tasks), 1):
-        if place % _SHOW_EVERY == 0:
-            bench.progress.advance(shown, _SHOW_EVERY)
+        if place % STEP == 0:
+            bench.progress.advance(shown, STEP)
     return PAUSED / (time.perf_counter() - began)

@@ -165,6 +165,12 @@ def metric(http: str, name: str) -> float:
     raise LookupError(f"the leader has no metric {name}")
 
 
+def main_thread_seconds(process: psutil.Process) -> float:
+    """The user and system time of the process's first thread, in seconds: in a leader, that of its loop."""
+    times = next(thread for thread in process.threads() if thread.id == process.pid)
+    return float(times.user_time + times.system_time)
+
+
 def cpu_seconds(process: psutil.Process) -> float:
     """The user and system time of all threads of the process, in seconds."""
     times = process.cpu_times()

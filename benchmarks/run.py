@@ -21,6 +21,7 @@ import callers
 import fleet
 import ha
 import idle
+import kept
 import killed_worker
 import payloads
 import peers
@@ -38,6 +39,7 @@ SCENARIOS = {
     "idle": idle.run,
     "fleet": fleet.run,
     "backlog": backlog.run,
+    "kept": kept.run,
     "killed": killed_worker.run,
     "payloads": payloads.run,
     "watched": watched.run,
@@ -64,7 +66,12 @@ def main() -> int:
     parser.add_argument(
         "--tasks", type=int, default=100_000, help="tasks of a round of throughput, and at most of peers [100,000]"
     )
-    parser.add_argument("--pending", type=int, metavar="N", help="with ha: kill leaders while N tasks wait")
+    parser.add_argument(
+        "--pending",
+        type=int,
+        metavar="N",
+        help="with ha: kill leaders while N tasks wait; with backlog: let N tasks wait [1,000,000]",
+    )
     parser.add_argument(
         "--running", type=int, default=0, metavar="N", help="with ha --pending: and while N tasks run [0]"
     )
@@ -80,8 +87,13 @@ def main() -> int:
     unknown = [name for name in options.scenarios if name not in SCENARIOS and name != "all"]
     if unknown:
         parser.error(f"no scenario {unknown[0]!r}; there are {', '.join(SCENARIOS)} and all")
-    if (options.pending is not None and options.scenarios != ["ha"]) or (options.running and options.pending is None):
-        parser.error("--pending is an option of ha alone, and --running one of ha --pending")
+    if options.pending is not None and options.scenarios not in (["ha"], ["backlog"]):
+        parser.error("--pending is an option of ha and of backlog alone; name one of these and no other scenario")
+    if options.running and (options.pending is None or options.scenarios != ["ha"]):
+        parser.error("--running is an option of ha --pending alone")
+    least = 2 * backlog.STEP
+    if options.scenarios == ["backlog"] and options.pending is not None and options.pending % least:
+        parser.error(f"--pending of backlog must be a multiple of {least:,}")
     if not is_on_disk(options.directory):
         parser.error(
             f"{options.directory} is kept in memory, where nothing is forced to disk: name another --directory"

@@ -6,7 +6,7 @@ import time
 from collections import defaultdict
 
 import psutil
-from processes import cluster, cpu_seconds
+from processes import Cluster, cluster, cpu_seconds, main_thread_seconds
 from producer import PAYLOAD, SHOW_EVERY, produce
 from raw import sqlite_tasks_per_second, syncs_per_second
 from report import Bench, Measure
@@ -16,6 +16,8 @@ from gowork.client import Client
 #: The number of tasks that run before the measurement, so that connections are open and credit has grown.
 _WARM_UP = 2_000
 TARGET_PER_SECOND = 20_000
+#: A part of the leader's time.
+_LOOP = "the leader's loop alone"
 
 
 def run(bench: Bench) -> list[Measure]:
@@ -31,14 +33,13 @@ def run(bench: Bench) -> list[Measure]:
         for variant, handler in handlers.items():
             with cluster(bench.directory) as measured, Client(measured.addresses["scheduler"]) as client:
                 produce(client, handler, _WARM_UP)
-                me = psutil.Process()
-                cpu_before = {**measured.cpu_seconds(), "client": cpu_seconds(me)}
+                cpu_before = _cpu_seconds(measured)
                 commits_before = measured.commits()
                 began = time.perf_counter()
                 produce(client, handler, bench.tasks, lambda: bench.progress.advance(shown, SHOW_EVERY))
                 took = time.perf_counter() - began
                 commits[variant].append(measured.commits() - commits_before)
-                cpu_after = {**measured.cpu_seconds(), "client": cpu_seconds(me)}
+                cpu_after = _cpu_seconds(measured)
             rates[variant].append(bench.tasks / took)
             for name, seconds in cpu_after.items():
                 cpu[variant, name].append((seconds - cpu_before[name]) / bench.tasks * 1e6)
@@ -60,6 +61,13 @@ def run(bench: Bench) -> list[Measure]:
         for (of, name), micros in cpu.items():
             if of == variant:
                 measures.append(Measure(scenario, f"{variant}: CPU of {name}", "µs/task", micros))
-        total_micros = [sum(each) for each in zip(*(cpu[key] for key in cpu if key[0] == variant), strict=True)]
+        parts = [of for key, of in cpu.items() if key[0] == variant and key[1] != _LOOP]
+        total_micros = [sum(each) for each in zip(*parts, strict=True)]
         measures.append(Measure(scenario, f"{variant}: CPU of all", "µs/task", total_micros))
     return measures
+
+
+def _cpu_seconds(measured: Cluster) -> dict[str, float]:
+    """The processor time of each process so far, and of the leader's loop, in seconds."""
+    loop = main_thread_seconds(measured.processes["leader"])
+    return {**measured.cpu_seconds(), "client": cpu_seconds(psutil.Process()), _LOOP: loop}

@@ -92,8 +92,8 @@ class Counted:
         init, feed, start = Executor.__init__, Executor.feed, Threads.start
         init_outbox, add = Outbox.__init__, Outbox.add
 
-        def counted_init(executor: Executor, *arguments: Any) -> None:
-            init(executor, *arguments)
+        def counted_init(executor: Executor, *arguments: Any, **named: Any) -> None:
+            init(executor, *arguments, **named)
             self._without_threads[executor._threads] = 0
 
         def counted_feed(executor: Executor, grants: Any) -> None:

@@ -116,14 +116,20 @@ async def test_a_flood_of_batches_is_held_back(leader: RunningLeader) -> None:
         await channel.close()
 
 
+@pytest.mark.parametrize("by_columns", [False, True])
 async def test_huge_results_of_many_workers_wait_with_the_workers(
-    leader: RunningLeader, channel: grpc.aio.Channel
+    leader: RunningLeader, channel: grpc.aio.Channel, by_columns: bool
 ) -> None:
     reports = [
         spb.Report(fence=n, id="none", outcome=pb.ATTEMPT_OUTCOME_COMPLETED, result_data=bytes(MIB))
         for n in range(1, 8)
     ]
     frame = spb.ConnectRequest(reports=reports)
+    if by_columns:
+        fences = [report.fence for report in reports]
+        data = [report.result_data for report in reports]
+        columns = spb.Completions(ids=["none"] * len(reports), fences=fences, execution_us=fences, result_data=data)
+        frame = spb.ConnectRequest(completions=[columns])
 
     async def flood(number: int) -> None:
         async with open_channel([leader.cluster]) as own:

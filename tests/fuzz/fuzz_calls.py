@@ -135,6 +135,11 @@ class _Conversation:
             frame = session_pb2.ConnectRequest.FromString(data)
         except Exception:  # noqa: BLE001 - what is not protobuf is sent as it is
             return data
+        for columns in frame.completions:
+            for row in range(min(len(columns.ids), len(columns.fences))):
+                if self._granted.wait(_GRANT_SECONDS) and self._grants:
+                    grant = self._grants.popleft()
+                    columns.ids[row], columns.fences[row] = grant.id, grant.fence
         named: list[session_pb2.Report | session_pb2.ProgressReport] = [*frame.reports, *frame.progress]
         for said in named:
             if self._granted.wait(_GRANT_SECONDS) and self._grants:

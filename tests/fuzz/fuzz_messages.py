@@ -87,6 +87,7 @@ TEMPLATES: Mapping[str, Message] = {
         scheduler_pb2.WaitTasksRequest(ids=["t0"]),
         scheduler_pb2.RetryPolicy(max_attempts=3, initial_delay_ms=1),
         session_pb2.ConnectRequest(reports=[_REPORT], credit=[3]),
+        session_pb2.Completions(ids=["t0"], fences=[7], execution_us=[0]),
         session_pb2.Held(id="t0", fence=7, state=session_pb2.HELD_STATE_RUNNING),
         _REPORT,
         session_pb2.HandlerInfo(name="h"),

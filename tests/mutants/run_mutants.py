@@ -43,7 +43,9 @@ COPIED = (
     "noxfile.py",
     "pyproject.toml",
     "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
     "README.md",
+    "SECURITY.md",
 )
 #: The time limit of a test is TEST_SECONDS for all that is around it, and PATIENCE times what it took without an edit,
 #: in seconds. A test that hangs because of an edit has noticed the edit.

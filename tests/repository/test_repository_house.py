@@ -25,6 +25,9 @@ FILES = {
     for path in ROOT.glob(f"{folder}/**/*.py")
 }
 
+#: The column of the drawing where the packages begin; what is in them begins further on.
+TOP_COLUMN = 29
+
 
 def drawing() -> Iterator[tuple[str, str, list[str]]]:
     """The drawing's lines: (the package's folder, the module above or "", the names on the line)."""
@@ -34,7 +37,8 @@ def drawing() -> Iterator[tuple[str, str, list[str]]]:
         found = re.fullmatch(r"(\S*) +(\S+(?: \| \S+)*)(?:  .*)?", line)
         assert found, line
         package = found[1] or package
-        depth = found.start(2)
+        # A line that names its folder is at the top, also where the folder's name reaches into the next column.
+        depth = TOP_COLUMN if found[1] else found.start(2)
         while above[-1][0] >= depth:
             above.pop()
         inside, names = above[-1][1], found[2].split(" | ")

@@ -22,13 +22,16 @@ LONG = {
     "chaos",
     "chaos-ha",
     "demo",
+    "docs",
     "drill",
+    "embedding",
     "explore",
     "images",
     "mutants",
     "newest",
     "newest-etcd",
     "oldest",
+    "phone",
     "sim",
     "soak",
     "upgrade",
@@ -177,7 +180,7 @@ def test_a_failure_is_noted_and_what_follows_runs(noxfile: ModuleType) -> None:
 
 
 #: Libraries that the code is tried with, in the ranges that its users have; and `nox`, which only starts the rest.
-RANGES = {"attrs", "cryptography", "matplotlib", "nox", "psutil", "psycopg", "pydantic", "pyyaml", "rich"}
+RANGES = {"attrs", "cryptography", "matplotlib", "nox", "psutil", "psycopg", "pydantic", "pyyaml", "rich", "watchfiles"}
 
 
 def test_what_judges_the_code_has_one_version() -> None:
@@ -204,3 +207,11 @@ def test_ci_runs_the_command_that_readme_gives() -> None:
     *_, last = (ROOT / ".ci/run").read_text().strip().splitlines()
     command = last.removeprefix("exec ")
     assert command in (ROOT / "README.md").read_text().splitlines()
+
+
+def test_the_site_is_built_where_all_that_it_describes_can_be_imported(noxfile: ModuleType) -> None:
+    session = Session()
+    noxfile.docs(session)
+    (arguments,) = [arguments for what, arguments in session.done if what == "install"]
+    assert any(argument.endswith("packages/gowork-leader[conformance]") for argument in arguments)
+    assert session.done[-1][1][-1] == str(ROOT / "build/site")

@@ -29,9 +29,10 @@ def kept_seeds() -> list[int]:
     return [int(line.split("#")[0]) for line in lines if line.split("#")[0].strip()]
 
 
-def world_of(seed: int, plants: Plants) -> World:
-    """Returns the world of a seed."""
-    return SeveralWorld(seed, plants) if seed >= SEVERAL else World(seed, plants)
+def world_of(seed: int, plants: Plants, *, reads_completions: bool = True) -> World:
+    """Returns the world of a seed. Its leaders say that they read reports by columns, or that they do not."""
+    kind = SeveralWorld if seed >= SEVERAL else World
+    return kind(seed, plants, reads_completions=reads_completions)
 
 
 def try_seed(seed: int, plant: str = "") -> tuple[str, Counter[str]]:

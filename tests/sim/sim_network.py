@@ -138,6 +138,8 @@ class Link:
         sessions._numbers = iter((self.connection,))  # type: ignore[assignment]
         try:
             async for response in sessions.Connect(self, context):  # type: ignore[arg-type]
+                if response.HasField("welcome"):
+                    response.welcome.reads_completions = self._world.reads_completions
                 self._later("down", self._call.deliver, response.SerializeToString())
         except grpc.aio.AbortError:
             if context.status[0] is grpc.StatusCode.INTERNAL:

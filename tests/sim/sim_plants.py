@@ -30,6 +30,7 @@ from gowork.worker._desk.solo import Solo
 from gowork.worker._desk.unacknowledged import Unacknowledged
 from gowork.worker._desk.work import Work
 from gowork.worker._runner import messages
+from gowork.worker._runner.columns import reports_of
 
 
 @dataclass
@@ -195,11 +196,16 @@ def _decide_early(state: Any, command: cmd.AnyCommand, now: Any) -> Decision:
 
 def _take_and_forget(unacknowledged: Unacknowledged, bytes_max: int) -> Any:
     taken = _take(unacknowledged, bytes_max)
-    unacknowledged.acknowledge(report.fence for report in taken)
+    reports, completions = taken
+    unacknowledged.acknowledge(report.fence for report in reports)
+    unacknowledged.acknowledge(fence for columns in completions for fence in columns.fences)
     return taken
 
 
-def _keep_whatever_comes(work: Work, runner: Runner, reports: Any, size: int, now: float) -> None:
+def _keep_whatever_comes(
+    work: Work, runner: Runner, reports: Any, size: int, now: float, completions: Any = ()
+) -> None:
+    reports = [*reports, *(report for columns in completions for report in reports_of(columns))]
     for report in reports:
         task = runner.tasks.pop(report.fence, None)
         work.held.pop(report.fence, None)

@@ -16,6 +16,7 @@ from sim_tasks import GRACE_MS, NOTES, follow_ups_of, is_deadly
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._runner import endings, messages, outcomes, pipe
+from gowork.worker._runner.columns import pack
 from gowork.worker._runner.messages import StopKind
 from gowork.worker._runner.table import SlotTable
 
@@ -405,4 +406,7 @@ class SimRunner:
     def _flush(self) -> None:
         if self._reports and not (self._is_dead or self.is_blocked):
             reports, self._reports = self._reports, []
-            self._send(pipe.WORK, session.ConnectRequest(reports=reports).SerializeToString())
+            reports, columns = pack(reports, self._world.rows_min)
+            completions = () if columns is None else (columns,)
+            frame = session.ConnectRequest(reports=reports, completions=completions)
+            self._send(pipe.WORK, frame.SerializeToString())

@@ -42,8 +42,8 @@ class SeveralWorld(World):
     loop: StoppingLoop
     loop_class = StoppingLoop
 
-    def __init__(self, seed: int, plants: Plants | None = None) -> None:
-        super().__init__(seed, plants)
+    def __init__(self, seed: int, plants: Plants | None = None, *, reads_completions: bool = True) -> None:
+        super().__init__(seed, plants, reads_completions=reads_completions)
         self.log_checks = LogChecks(self)
         self.etcd = CheckedEtcd(LoopClock(self.loop), self.log_checks)
         #: The largest part of an entry, in bytes.

@@ -16,11 +16,13 @@ from sim_machine import LIFE
 from sim_network import Link
 from sim_runner import SimRunner
 from sim_tasks import LABELS, NOTES
+from sim_violation import Violation
 
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._app.service import Service
 from gowork.worker._core.options import Options
+from gowork.worker._runner.columns import pack, reports_of
 
 if TYPE_CHECKING:
     from sim_world import World
@@ -101,7 +103,9 @@ class SimWorker:
                 self.world.trace.fault("a worker reports what it never held", self.instance)
                 fence = self.rng.choice(lies)
                 report = session.Report(fence=fence, id=fences[fence], outcome=tasks.ATTEMPT_OUTCOME_COMPLETED)
-                link.send(session.ConnectRequest(reports=[report]).SerializeToString())
+                reports, columns = pack([report], self.world.rows_min)
+                lie = session.ConnectRequest(reports=reports, completions=() if columns is None else (columns,))
+                link.send(lie.SerializeToString())
 
     def break_runner(self) -> None:
         """Causes a fault in a runner, or in all of them."""
@@ -212,6 +216,12 @@ class Life:
             self.checks.greets(request.hello)
         for report in request.reports:
             self.checks.reports(report)
+        for completions in request.completions:
+            if not self.world.reads_completions:
+                raise Violation("no leader is sent what it does not read", self.instance)
+            self.world.trace.seen["report: by columns"] += len(completions.ids)
+            for report in reports_of(completions):
+                self.checks.reports(report)
 
     def reads(self, response: session.ConnectResponse) -> None:
         """Checks a frame that the worker reads."""

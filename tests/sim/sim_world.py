@@ -44,8 +44,11 @@ class World:
     #: The answer of a caller that does not know whether its command was carried out.
     LOST = object()
 
-    def __init__(self, seed: int, plants: Plants | None = None) -> None:
+    def __init__(self, seed: int, plants: Plants | None = None, *, reads_completions: bool = True) -> None:
         self.seed = seed
+        #: Whether leaders say that they read reports by columns, and how many reports runners send as such at least: in
+        #: every other world any number, and in the rest none.
+        self.reads_completions, self.rows_min = reads_completions, 1 if seed % 2 else 1_000_000
         self.rng = Random(seed)
         self.loop = self.loop_class(self.rng)
         self.plants = plants or Plants()

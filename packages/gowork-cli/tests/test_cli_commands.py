@@ -260,10 +260,36 @@ class TestLooking:
         gowork("add", mark, "p", "--handler", "nobody has this")
         assert "waits because" in gowork("show", mark).stdout
 
+    def test_handlers_are_listed_and_described(self, gowork) -> None:
+        listed = gowork("handlers").stdout
+        for words in ("HANDLER", "double", "integer", "reverse", "echo", "Returns the payload"):
+            assert words in listed
+        one = gowork("handlers", "double").stdout
+        assert "workers: worker-1" in one
+        assert '"type": "integer"' in one
+        record = json.loads(gowork("handlers", "double", "-o", "json").stdout)
+        assert record["versions"][0]["payload_schema"] == {"type": "integer"}
+        assert "double" in [each["name"] for each in records(gowork("handlers", "-o", "jsonl").stdout)]
+        unknown = gowork("handlers", "duoble")
+        assert (unknown.exit_code, "did you mean 'double'?" in unknown.stderr) == (1, True)
+
+    def test_a_payload_is_checked_before_it_is_sent(self, gowork, mark: str) -> None:
+        refused = gowork("add", mark, "two", "--handler", "double")
+        assert refused.exit_code != 0
+        assert "the handler 'double' does not take this: payload: it is not JSON" in refused.stderr
+        assert "--no-check" in refused.stderr
+        assert gowork("show", mark).exit_code == 1
+        sent = gowork("add", mark, "two", "--handler", "double", "--no-check", "--wait")
+        assert (sent.exit_code, "REJECTED" in sent.stderr) == (1, True)
+        warned = gowork("add", f"{mark}-2", "2", "--handler", "duoble")
+        assert (warned.exit_code, warned.stdout.strip()) == (0, f"{mark}-2")
+        assert "no worker has the handler 'duoble' now; did you mean 'double'?" in warned.stderr
+
     def test_members_and_stats_answer_in_every_form(self, gowork) -> None:
         (member,) = json.loads(gowork("members", "-o", "json").stdout)
         assert (member["id"], member["liveness"], member["slots"]) == ("worker-1", "LIVE", 8)
         assert "double" in member["handlers"]
+        assert {"name": "echo", "version": ""} in member["plugins"]
         assert "worker-1" in gowork("members").stdout
         stats = json.loads(gowork("stats", "-o", "json").stdout)
         assert stats["members"] == [{"liveness": "LIVE", "members": 1, "slots": 8, "running": 0}]

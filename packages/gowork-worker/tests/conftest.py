@@ -23,6 +23,7 @@ from gowork.proto.worker.v1 import session_pb2_grpc
 from gowork.worker._app.service import Service
 from gowork.worker._core.options import Options
 from gowork.worker._core.selection import Selection
+from gowork.worker._runner.columns import reports_of
 
 MODULES = Path(__file__).parent / "modules"
 #: No test waits longer for anything; each fails with a timeout instead.
@@ -80,6 +81,8 @@ class ScriptedSession:
     def take(self, frame: session.ConnectRequest) -> None:
         self.frames.append(frame)
         self.reports.update((report.fence, report) for report in frame.reports)
+        for completions in frame.completions:
+            self.reports.update((report.fence, report) for report in reports_of(completions))
         self.progress.update((word.fence, word) for word in frame.progress)
         self.pongs += frame.pongs
         self.credit = max([self.credit, *frame.credit])
@@ -107,6 +110,7 @@ class ScriptedLeader(session_pb2_grpc.SessionServiceServicer, leader_pb2_grpc.Le
         self.lease_ms = 10_000
         self.heartbeat_ms = 3_000
         self.reconnect_grace_ms = 1_000
+        self.reads_completions = True
         self.refusal: grpc.StatusCode | Refusal | None = None
         #: How many sessions were refused.
         self.refused = 0
@@ -182,6 +186,7 @@ class ScriptedLeader(session_pb2_grpc.SessionServiceServicer, leader_pb2_grpc.Le
                 lease_ms=self.lease_ms,
                 heartbeat_ms=self.heartbeat_ms,
                 reconnect_grace_ms=self.reconnect_grace_ms,
+                reads_completions=self.reads_completions,
             ),
             drains=[self.drain] if self.drain is not None else [],
             released=self.released,

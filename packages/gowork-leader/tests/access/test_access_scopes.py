@@ -25,6 +25,7 @@ CLUSTER, TASKS = "cluster.v1.LeaderService/", "scheduler.v1.SchedulerService/"
 FREE = {
     f"{CLUSTER}Members",
     f"{CLUSTER}Leaders",
+    f"{CLUSTER}ListHandlers",
     *(f"{TASKS}{name}" for name in ("GetLeader", "Stats", "Activity", "ListQueues")),
 }
 #: What names tasks by their ids, or has tasks of its own. An empty request of these is refused for what it lacks.

@@ -64,6 +64,24 @@ def test_a_port_that_another_has_is_wrong_usage() -> None:
     assert "--listen" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("reads", "fences", "faults"),
+    [
+        (True, [1, 2], []),
+        (True, [1], ["completions[0].fences: has 1 rows, and ids has 2; send as many of each"]),
+        (False, [1, 2], ["reports came by columns, and Welcome did not say that the leader reads completions"]),
+    ],
+)
+async def test_columns_that_no_leader_takes_are_faults(reads: bool, fences: list[int], faults: list[str]) -> None:
+    stream = Stream(pb.Hello())
+    stream.send(pb.ConnectResponse(welcome=pb.Welcome(reads_completions=reads)))
+    columns = pb.Completions(ids=["a", "b"], fences=fences, execution_us=[0, 0], results=["1", "2"])
+    stream.take(pb.ConnectRequest(completions=[columns]))
+    assert stream.faults == faults
+    if not faults:
+        assert [(report.fence, report.id, report.result) for report in stream.reports] == [(1, "a", "1"), (2, "b", "2")]
+
+
 def test_the_list_has_every_scene_and_rule() -> None:
     text = invoke("--list").stdout
     assert all(name in text for name in [*SCENES, *RULES])

@@ -5,7 +5,11 @@ Beside it a store in its simplest form, a dict, so that what rests there is page
 
 from __future__ import annotations
 
+from copy import deepcopy
+from functools import cache
 from typing import Any, get_args
+
+from core_picture import picture
 
 from gowork.leader._core import commands as cmd
 from gowork.leader._core.apply import adopt, apply, expect, forget, recall, take_in
@@ -31,12 +35,19 @@ from gowork.leader._core.model import (
     Task,
 )
 from gowork.leader._core.pending import Pending
+from gowork.leader._core.runs import apply_all
 from gowork.leader._core.state import Settings, State
 from gowork.leader._core.step import take
 from gowork.leader._core.timers import Timer, Timers
 from gowork.leader._engine.loading import named
 
 WALL_MS = 1_800_000_000_000
+
+
+@cache
+def lane(queue: str, priority: Priority, handler: str, selector: tuple[tuple[str, str], ...], key: str) -> LaneKey:
+    """The key of a lane: one object for all of its tasks, as those have it that were submitted together."""
+    return LaneKey(queue, priority, handler, selector, key)
 
 
 def spec(
@@ -56,7 +67,7 @@ def spec(
 ) -> Spec:
     return Spec(
         id,
-        LaneKey(queue, priority, handler, selector, key),
+        lane(queue, priority, handler, selector, key),
         body or id.encode(),
         WALL_MS + run_in_ms if run_in_ms else 0,
         WALL_MS + expires_in_ms if expires_in_ms else 0,
@@ -77,7 +88,11 @@ def answer_of(command: type[cmd.Command[object]]) -> type:
 class Core:
     """A state, a clock that stands still until it is moved, and what was decided last."""
 
-    def __init__(self, settings: Settings | None = None) -> None:
+    def __init__(self, settings: Settings | None = None, *, compares: bool = False) -> None:
+        """Args:
+        compares: whether all changes are also applied one by one, which must come to the same.
+        """
+        self.compares = compares
         self.state = State(settings or Settings(), fence=1 << 40, next_seq=1)
         self.wall_ms = WALL_MS
         self.mono = 1000.0
@@ -111,8 +126,12 @@ class Core:
         }
         decision = decide(state, command, self.now)
         assert isinstance(decision.answer, (answer_of(type(command)), cmd.Refused))
-        for change in decision.changes:
-            apply(state, change)
+        one_by_one = deepcopy(state) if self.compares else None
+        apply_all(state, decision.changes)
+        if one_by_one is not None:
+            for change in decision.changes:
+                apply(one_by_one, change)
+            assert picture(state) == picture(one_by_one)
         pending = self.pending = take(state)
         for id in pending.removed.values():
             del self.stored[id]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -142,6 +142,63 @@ def test_the_same_report_twice_in_one_frame_is_taken_once() -> None:
     core.do(cmd.ReceiveFrame(connection, [report, report]))
     assert len(core.standing("a").attempts) == 1
     assert core.effects == [Acknowledge(connection, (report.fence,), [])]
+
+
+def by_columns(reports: Sequence[cmd.Report]) -> cmd.Completions:
+    return cmd.Completions(
+        [report.id for report in reports],
+        [report.fence for report in reports],
+        [report.execution_us for report in reports],
+        [report.result for report in reports],
+        [report.result_data for report in reports],
+        [report.trace for report in reports],
+    )
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_completions_by_columns_do_what_as_many_reports_do(traced: bool) -> None:
+    """Taken ones, one of a task that was cancelled meanwhile, stale ones, unknown ones, and one that comes again."""
+    found = []
+    for first in (0, 3, 9):
+        core = Core(Settings(traced=traced))
+        connection = core.connect(slots=9)
+        core.submit(*(spec(id) for id in "abcd"))
+        core.dispatch()
+        core.report(connection, "a", Outcome.FAILED)
+        core.dispatch()
+        core.report(connection, "d", result="before")
+        core.do(cmd.Cancel("c"))
+        fences = {id: core.standing(id).fence for id in "abcd"}
+        reports = [
+            cmd.Report(fences["a"], "a", Outcome.COMPLETED, "", b"data", execution_us=1_500_000),
+            cmd.Report(fences["b"], "b", Outcome.COMPLETED, "text", trace=f"00-{'1' * 32}-{'2' * 16}-01"),
+            cmd.Report(fences["c"], "c", Outcome.COMPLETED, execution_us=7),
+            cmd.Report(fences["b"], "b", Outcome.COMPLETED, "again"),
+            cmd.Report(fences["b"], "a", Outcome.COMPLETED, "again"),
+            cmd.Report(1, "a", Outcome.COMPLETED, "stale", trace=f"00-{'3' * 32}-{'4' * 16}-01"),
+            cmd.Report(2, "unknown", Outcome.COMPLETED),
+            cmd.Report(fences["d"], "d", Outcome.COMPLETED, "after"),
+        ]
+        core.take_effects()
+        columns = (by_columns(reports[first:5]), by_columns(reports[max(first, 5) :]))
+        core.do(cmd.ReceiveFrame(connection, reports[:first], received_ns=5, completions=columns))
+        found.append((core.stored, core.take_effects()))
+        (acknowledged,) = [effect for effect in found[-1][1] if isinstance(effect, Acknowledge)]
+        assert acknowledged.refused == [1, 2]
+        assert list(acknowledged.fences) == [fences["a"], fences["b"], fences["c"], 1, 2, fences["d"]]
+        assert (core.standing("b").result, core.standing("d").result) == ("text", "before")
+    assert found[0] == found[1] == found[2]
+
+
+def test_a_worker_that_leaves_with_its_reports_by_columns_loses_no_task() -> None:
+    core = Core()
+    connection = core.connect()
+    core.submit(spec("a"))
+    core.dispatch()
+    columns = by_columns([cmd.Report(core.standing("a").fence, "a", Outcome.COMPLETED)])
+    core.do(cmd.ReceiveFrame(connection, leaving=True, completions=[columns]))
+    assert core.status("a") is Status.COMPLETED
+    assert len(core.standing("a").attempts) == 1
 
 
 def test_a_retry_by_hand_is_refused_when_no_more_may_be_pending() -> None:

@@ -267,3 +267,20 @@ async def test_a_batch_ends_at_its_bounds_and_the_rest_is_the_next(
         await asyncio.gather(first, *others)
         # Each command has two tasks; it is the third that fills a batch.
         assert it.store.batches == [1, 6, 4]
+
+
+async def test_rows_of_columns_count_for_the_bound_of_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "BATCH_TASKS_MAX", 5)
+    columns = cmd.Completions(["x", "y", "z"], [1, 2, 3], [0] * 3, [""] * 3, [b""] * 3, [""] * 3)
+    async with running(tmp_path) as it:
+        it.store.gate.clear()
+        first = asyncio.ensure_future(it.submit("first"))
+        await it.store.arrived.wait()
+        frame = it.engine.post_frame(cmd.ReceiveFrame(1, completions=[columns]))
+        others = [asyncio.ensure_future(it.submit(str(number))) for number in range(3)]
+        for _ in range(10):
+            await asyncio.sleep(0)
+        it.store.gate.set()
+        await asyncio.gather(first, frame, *others)
+        # Three rows and two tasks fill a batch.
+        assert it.store.batches == [1, 2, 1]

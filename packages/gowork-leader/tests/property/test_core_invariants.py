@@ -35,8 +35,22 @@ def test_every_change_can_be_applied():
     assert set(_APPLIERS) == set(get_args(ch.Change))
 
 
+def reporting(connection: int, fence: int, id: str, outcome: Outcome, *, by_columns: bool) -> cmd.ReceiveFrame:
+    """A frame with one report. Only completions can be told by columns."""
+    if by_columns and outcome is Outcome.COMPLETED:
+        columns = cmd.Completions([id], [fence], [0], [""], [b""], [""])
+        return cmd.ReceiveFrame(connection, completions=[columns])
+    return cmd.ReceiveFrame(connection, [cmd.Report(fence, id, outcome, retry_delay_ms=100)])
+
+
 class Cluster(RuleBasedStateMachine):
     """Workers come, go and lie; tasks are submitted, granted, reported and cancelled."""
+
+    #: Whether all changes are also applied one by one, to a copy of the state; see Core.
+    compares = False
+    bounds = SMALL
+    #: How often what can be granted is granted and reported, until every task has ended.
+    rounds = 3
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,7 +59,7 @@ class Cluster(RuleBasedStateMachine):
         self.patch.setattr(roster, "ENTRIES_EACH", 1)
         self.patch.setattr(roster, "ENTRIES_MORE", 1)
         self.patch.setattr(roster, "RANKINGS_MAX", 2)
-        self.core = Core(copy(SMALL))
+        self.core = Core(copy(self.bounds), compares=self.compares)
         self.fence = self.core.state.fence
         self.accepted: dict[tuple[str, int], int] = {}
         #: Every grant that a worker was ever sent: (instance, id, fence).
@@ -142,8 +156,8 @@ class Cluster(RuleBasedStateMachine):
         self.core.do(cmd.CloseSession(data.draw(st.sampled_from(sorted(self.core.state.connections)))))
 
     @precondition(lambda self: self.core.state.connections and self.sent)
-    @rule(data=st.data(), outcome=st.sampled_from(Outcome))
-    def report(self, data: st.DataObject, outcome: Outcome) -> None:
+    @rule(data=st.data(), outcome=st.sampled_from(Outcome), by_columns=st.booleans())
+    def report(self, data: st.DataObject, outcome: Outcome, by_columns: bool) -> None:
         connection = data.draw(st.sampled_from(sorted(self.core.state.connections)))
         _, id, fence = data.draw(st.sampled_from(self.sent))
         if id not in self.core.stored:
@@ -151,7 +165,7 @@ class Cluster(RuleBasedStateMachine):
             return
         before = self.core.standing(id)
         worker = self.core.state.connections[connection]
-        self.core.do(cmd.ReceiveFrame(connection, [cmd.Report(fence, id, outcome, retry_delay_ms=100)]))
+        self.core.do(reporting(connection, fence, id, outcome, by_columns=by_columns))
         after = self.core.standing(id)
         rightful = before.status is Status.RUNNING and before.fence == fence and before.instance == worker.instance
         assert (after != before) is rightful
@@ -160,8 +174,8 @@ class Cluster(RuleBasedStateMachine):
             self.accepted[id, seq] = self.accepted.get((id, seq), 0) + 1
 
     @precondition(lambda self: any(worker.held for worker in self.core.state.connections.values()))
-    @rule(data=st.data(), outcome=st.sampled_from(Outcome))
-    def report_what_is_held(self, data: st.DataObject, outcome: Outcome) -> None:
+    @rule(data=st.data(), outcome=st.sampled_from(Outcome), by_columns=st.booleans())
+    def report_what_is_held(self, data: st.DataObject, outcome: Outcome, by_columns: bool) -> None:
         """As report: of grants and connections by chance few fit each other."""
         held = [
             (connection, fence, id)
@@ -169,7 +183,7 @@ class Cluster(RuleBasedStateMachine):
             for fence, id in worker.held.items()
         ]
         connection, fence, id = data.draw(st.sampled_from(held))
-        self.core.do(cmd.ReceiveFrame(connection, [cmd.Report(fence, id, outcome, retry_delay_ms=100)]))
+        self.core.do(reporting(connection, fence, id, outcome, by_columns=by_columns))
         task = self.core.task(id)
         assert task.standing.fence == fence
         assert task.standing.status is not Status.RUNNING
@@ -341,7 +355,7 @@ class Cluster(RuleBasedStateMachine):
             core.do(cmd.ConfigureQueue(name, 1, 0, 0, 0.0, 0))
             core.do(cmd.PauseQueue(name, False))
         connection = core.connect("last", slots=100, credit=1000, handlers=("work", "other"))
-        for _ in range(3):
+        for _ in range(self.rounds):
             for ids in core.dispatch().values():
                 for id in ids:
                     core.report(connection, id)

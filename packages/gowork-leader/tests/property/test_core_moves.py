@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import leader_core
@@ -41,7 +42,7 @@ class Busy(Cluster):
         self.connect("w3", 2, 3, 0, keep=True, proof=False)
         self.dispatch()
         if any(worker.held for worker in self.core.state.connections.values()):
-            self.report_what_is_held(data, outcome)
+            self.report_what_is_held(data, outcome, by_columns=data.draw(st.booleans()))
 
     @precondition(lambda self: any(standing.status in FINISHED for _, _, standing in self.core.stored.values()))
     @rule(data=st.data(), again=st.booleans())
@@ -76,21 +77,21 @@ def _end_and_take_up() -> None:
 
 def test_tasks_go_every_way_of_the_table_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     taken: set[Move] = set()
-    apply = leader_core.apply
 
-    def applying(state: State, change: ch.Change) -> None:
-        match change:
-            case ch.TaskSubmitted():
-                taken.add((None, change.standing.status))
-            case ch.TaskMoved():
-                taken.add((state.tasks[change.id].standing.status, change.standing.status))
-            case ch.TaskPurged():
-                taken.add((change.status, None))
-            case _:
-                pass
-        apply(state, change)
+    def applying(state: State, changes: Sequence[ch.Change]) -> None:
+        for change in changes:
+            match change:
+                case ch.TaskSubmitted():
+                    taken.add((None, change.standing.status))
+                case ch.TaskMoved():
+                    taken.add((state.tasks[change.id].standing.status, change.standing.status))
+                case ch.TaskPurged():
+                    taken.add((change.status, None))
+                case _:
+                    pass
+            leader_core.apply(state, change)
 
-    monkeypatch.setattr(leader_core, "apply", applying)
+    monkeypatch.setattr(leader_core, "apply_all", applying)
     # The same runs each time, and enough of them for each way.
     runs = settings(max_examples=250, stateful_step_count=40, deadline=None, derandomize=True, database=None)
     run_state_machine_as_test(Busy, settings=runs)

@@ -120,10 +120,13 @@ class Session:
         *,
         instance: str = "",
         slots: int = 100,
-        handlers: Iterable[str] = ("h",),
+        handlers: Iterable[str | spb.HandlerInfo] = ("h",),
         **fields: Any,
     ) -> None:
-        infos = [spb.HandlerInfo(name=handler, is_default=handler == "default") for handler in handlers]
+        infos = [
+            spb.HandlerInfo(name=handler, is_default=handler == "default") if isinstance(handler, str) else handler
+            for handler in handlers
+        ]
         hello = spb.Hello(name=name, instance=instance or f"{name}-1", slots=slots, handlers=infos, **fields)
         await self.send(hello=hello)
 
@@ -185,6 +188,13 @@ class Session:
         reports = [spb.Report(fence=grant.fence, id=grant.id, outcome=outcome, **fields) for grant in grants]
         await self.send(reports=reports)
         while not self.acknowledged >= {grant.fence for grant in grants}:
+            await self.frame()
+
+    async def complete(self, *grants: spb.Grant, **columns: Any) -> None:
+        """Reports by columns that these have completed, and returns when the leader has acknowledged that."""
+        ids, fences = [grant.id for grant in grants], [grant.fence for grant in grants]
+        await self.send(completions=[spb.Completions(ids=ids, fences=fences, execution_us=fences, **columns)])
+        while not self.acknowledged >= set(fences):
             await self.frame()
 
     async def refusal(self) -> Refusal:

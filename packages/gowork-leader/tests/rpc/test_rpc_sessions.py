@@ -8,9 +8,10 @@ from typing import Any
 
 import grpc
 import pytest
-from leader_serving import PATIENCE, ServedLeader, refused, serving
+from leader_serving import COMPLETED, PATIENCE, ServedLeader, refused, serving
 
 from gowork.leader._core.state import Settings
+from gowork.leader._rpc import sessions
 from gowork.proto.cluster.v1 import leader_pb2 as cpb
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 from gowork.proto.worker.v1 import session_pb2 as spb
@@ -111,6 +112,7 @@ async def test_a_worker_is_welcomed_with_the_terms_of_its_lease(tmp_path: Path) 
         session = leader.session()
         await session.hello()
         welcome = await session.welcome()
+        assert welcome.reads_completions
         assert (welcome.term, welcome.lease_ms, welcome.heartbeat_ms, welcome.reconnect_grace_ms) == (
             1,
             6000,
@@ -152,6 +154,17 @@ async def test_a_grant_says_how_many_attempts_have_counted_where_its_number_does
             if outcome:
                 await session.report(grant, outcome=outcome)
     assert said == [(1, None), (2, None), (3, 1), (4, 2)]
+
+
+async def test_a_grant_says_what_task_it_is_of_and_that_it_runs_alone_once_it_was_lost(leader: ServedLeader) -> None:
+    await leader.submit("a", payload="p")
+    async with leader.worker() as session:
+        grants = [await session.grant()]
+        await session.report(grants[0], outcome=pb.ATTEMPT_OUTCOME_LOST)
+        grants.append(await session.grant())
+    assert [(grant.id, grant.attempt, grant.alone) for grant in grants] == [("a", 1, False), ("a", 2, True)]
+    assert [pb.Task.FromString(grant.task).payload for grant in grants] == ["p", "p"]
+    assert grants[0].fence < grants[1].fence
 
 
 async def test_fences_grow_with_every_grant_and_across_leaders(tmp_path: Path) -> None:
@@ -203,6 +216,18 @@ async def test_a_report_that_is_sent_again_is_acknowledged_again(leader: ServedL
     assert len((await leader.get("a")).attempts) == 1
 
 
+async def test_completions_that_are_sent_again_are_acknowledged_again(leader: ServedLeader) -> None:
+    await leader.submit("a", "b")
+    async with leader.worker() as session:
+        grants = await session.grants(2)
+        await session.complete(*grants, results=["1", "2"])
+        session.acknowledged.clear()
+        # The leader has forgotten the tasks by now, and looks into its store.
+        await session.complete(*grants, results=["3", "4"])
+        assert not session.refused
+    assert [(await leader.get(id)).result for id in "ab"] == ["1", "2"]
+
+
 async def test_a_report_with_an_unknown_outcome_fails_its_task_and_says_so(leader: ServedLeader) -> None:
     await leader.submit("a")
     async with leader.worker() as session:
@@ -220,6 +245,62 @@ async def test_a_result_over_the_limit_fails_its_task_and_names_the_limit(leader
     task = await leader.get("a")
     assert (task.status, task.failure.kind) == (pb.TASK_STATUS_ERROR, pb.FAILURE_KIND_REJECTED)
     assert "1048577 bytes; the limit is 1048576" in task.failure.message
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "words"),
+    [
+        ({"fences": [1]}, "completions[1].fences", "has 1 rows, and ids has 2"),
+        ({"fences": [1, 2, 3]}, "completions[1].fences", "has 3 rows"),
+        ({"execution_us": []}, "completions[1].execution_us", "has 0 rows"),
+        ({"results": [""]}, "completions[1].results", "has 1 rows"),
+        ({"result_data": [b""] * 3}, "completions[1].result_data", "has 3 rows"),
+        ({"traceparents": [""]}, "completions[1].traceparents", "has 1 rows"),
+        ({"ids": []}, "completions[1].fences", "has 2 rows, and ids has 0"),
+        ({"ids": [""] * 10_001}, "completions[1].ids", "has 10001 rows; the limit is 10000"),
+    ],
+)
+async def test_columns_of_different_lengths_end_the_session(
+    leader: ServedLeader, fields: dict[str, Any], field: str, words: str
+) -> None:
+    await leader.submit("a")
+    async with leader.worker("w") as session:
+        grant = await session.grant()
+        good: dict[str, Any] = {"ids": ["a", "b"], "fences": [grant.fence, 2], "execution_us": [1, 2]}
+        bad = spb.Completions(**good | fields)
+        await session.send(completions=[spb.Completions(**good), bad])
+        refusal = await session.refusal()
+    assert (refusal.code, [violation.field for violation in refusal.violations]) == (INVALID, [field])
+    assert words in refusal.violations[0].description
+    # None of the frame counts.
+    assert (await leader.get("a")).status == pb.TASK_STATUS_RUNNING
+
+
+async def test_completions_by_columns_are_recorded_as_reports_are(leader: ServedLeader) -> None:
+    await leader.submit("a", "b", "c")
+    async with leader.worker("w", credit=3) as session:
+        grants = await session.grants(3)
+        traces = ["", "no traceparent", f"00-{'1' * 32}-{'2' * 16}-01"]
+        await session.complete(*grants, results=["1", "", ""], result_data=[b"", b"2", b""], traceparents=traces)
+        assert not session.refused
+    found = [await leader.get(id) for id in "abc"]
+    assert [(task.status, task.result, task.result_data) for task in found] == [
+        (pb.TASK_STATUS_COMPLETED, "1", b""),
+        (pb.TASK_STATUS_COMPLETED, "", b"2"),
+        (pb.TASK_STATUS_COMPLETED, "", b""),
+    ]
+    assert [task.attempts[0].traceparent for task in found] == ["", "", traces[2]]
+
+
+async def test_a_result_over_the_limit_in_columns_fails_its_own_task(leader: ServedLeader) -> None:
+    await leader.submit("a", "b")
+    async with leader.worker("w", credit=2) as session:
+        grants = await session.grants(2)
+        await session.complete(*grants, results=["x" * (1 << 20), "x"], result_data=[b"y", b""])
+    failed, completed = await leader.get("a"), await leader.get("b")
+    assert (failed.status, failed.failure.kind) == (pb.TASK_STATUS_ERROR, pb.FAILURE_KIND_REJECTED)
+    assert "1048577 bytes; the limit is 1048576" in failed.failure.message
+    assert (completed.status, completed.result) == (pb.TASK_STATUS_COMPLETED, "x")
 
 
 @pytest.mark.parametrize("outcome", [pb.ATTEMPT_OUTCOME_FAILED, pb.ATTEMPT_OUTCOME_SNOOZED])
@@ -464,3 +545,39 @@ async def test_a_member_is_shown_with_all_that_it_said(leader: ServedLeader) -> 
     # Members are listed in one message: what they say of themselves is bounded.
     assert len(shown.plugin_errors) == 64
     assert all(len(error) <= 1024 for error in shown.plugin_errors)
+
+
+@pytest.mark.parametrize("form", ["reports", "completions"])
+async def test_a_stream_is_not_read_while_too_many_bytes_of_reports_wait(
+    monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    monkeypatch.setattr(sessions, "REPORT_BYTES_WAITING_MAX", 100)
+    report = spb.Report(fence=1, id="a", outcome=COMPLETED, result="x" * 60)
+    columns = spb.Completions(ids=["a"], fences=[1], execution_us=[0], results=["x" * 60])
+    frame = spb.ConnectRequest(reports=[report]) if form == "reports" else spb.ConnectRequest(completions=[columns])
+    posted: list[asyncio.Future[None]] = []
+
+    class Engine:
+        """Deals with frames when the test says so."""
+
+        wall_ns = staticmethod(lambda: 0)
+
+        def post_frame(self, frame: Any) -> asyncio.Future[None]:
+            posted.append(asyncio.get_running_loop().create_future())
+            return posted[-1]
+
+    async def requests() -> Any:
+        for _ in range(5):
+            yield frame
+
+    served = sessions.Sessions(Settings())
+    engine: Any = Engine()
+    reading = asyncio.ensure_future(served._read(requests(), 1, engine, sessions._Stream(sessions._Unread())))
+    for read in (2, 3, 4, 5):
+        for _ in range(10):
+            await asyncio.sleep(0)
+        # The second frame takes the bytes beyond the bound, and each further one waits for one before it.
+        assert len(posted) == read
+        posted[read - 2].set_result(None)
+    await reading
+    assert len(posted) == 5

@@ -233,6 +233,25 @@ async def test_a_watch_that_follows_misses_nothing_of_what_comes_in_large_batche
     watch.call.cancel()
 
 
+async def test_what_changes_while_a_watch_goes_on_from_its_token_comes_once(
+    leader: ServedLeader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch = await Watch(leader).begin()
+    await leader.submit("missed")
+    changed_since = SqliteStore.changed_since
+
+    async def reading(self: SqliteStore, changed: int, limit: int) -> Any:
+        monkeypatch.setattr(SqliteStore, "changed_since", changed_since)
+        await leader.submit("new")
+        return await changed_since(self, changed, limit)
+
+    monkeypatch.setattr(SqliteStore, "changed_since", reading)
+    again = await Watch(leader, token=watch.token).begin()
+    seen = await again.until(("missed", PENDING), ("new", PENDING))
+    await leader.submit("last")
+    assert seen + await again.until(("last", PENDING)) == [("missed", PENDING), ("new", PENDING), ("last", PENDING)]
+
+
 async def test_a_watcher_that_does_not_read_is_ended_and_goes_on_from_its_last_token(leader: ServedLeader) -> None:
     watch = await Watch(leader, view=pb.TASK_VIEW_FULL).begin()
     ids: list[str] = []

@@ -222,6 +222,23 @@ def test_plugins_are_listed_as_table_and_as_json(monkeypatch: pytest.MonkeyPatch
     assert "echo (default)" in table
 
 
+def test_plugins_are_listed_with_their_hooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "hooked_listed.py").write_text(
+        "from gowork.worker import hookimpl\n"
+        "@hookimpl\ndef gowork_around_task(ctx): yield\n"
+        "@hookimpl\ndef gowork_runner_started(state): ...\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    arguments = ["--plugin", "echo", "--import", "hooked_listed"]
+    table = CliRunner().invoke(plugins_command.main, arguments).output
+    (line,) = [line for line in table.splitlines() if "HOOKS" in line]
+    assert line.split("HOOKS")[1].strip() == (
+        "gowork_around_task (around the tasks of all plugins), gowork_runner_started"
+    )
+    rows = json.loads(CliRunner().invoke(plugins_command.main, [*arguments, "--output", "json"]).output)
+    assert [row["hooks"] for row in rows] == [[], ["gowork_around_task", "gowork_runner_started"]]
+
+
 def test_plugins_with_errors_are_listed_and_exit_with_one() -> None:
     listed = CliRunner().invoke(plugins_command.main, ["--plugin", "nobody", "--output", "jsonl"])
     assert listed.exit_code == 1

@@ -33,6 +33,15 @@ from gowork.worker._runner import endings, messages
 from gowork.worker._runner.messages import Running
 
 
+def by_column(reports: list[session.Report]) -> session.Completions:
+    """Completions by columns, however few they are."""
+    return session.Completions(
+        ids=[report.id for report in reports],
+        fences=[report.fence for report in reports],
+        execution_us=[report.execution_us for report in reports],
+    )
+
+
 class ModelRunner:
     """One runner: it starts what it is given while it has slots, in order."""
 
@@ -111,7 +120,9 @@ class ModelRunner:
             self._has_said_withheld = True
             self._tell(RunnerSaid(self.id, messages.Withheld(self.slots - self.limit, self._slots_heard)))
 
-    def report(self, fences: Iterable[int], outcome: tasks.AttemptOutcome.ValueType) -> None:
+    def report(
+        self, fences: Iterable[int], outcome: tasks.AttemptOutcome.ValueType, *, by_columns: bool = False
+    ) -> None:
         reports = [session.Report(fence=fence, id=self.ids[fence], outcome=outcome) for fence in fences]
         did_wait = False
         for report in reports:
@@ -119,8 +130,11 @@ class ModelRunner:
             self.running.pop(report.fence, None)
             did_wait |= report.fence in self.waiting
             self.waiting.discard(report.fence)
-        if reports:
-            self._tell(Reported(self.id, reports, sum(report.ByteSize() for report in reports)))
+        size = sum(report.ByteSize() for report in reports)
+        if reports and by_columns:
+            self._tell(Reported(self.id, [], size, [by_column(reports)]))
+        elif reports:
+            self._tell(Reported(self.id, reports, size))
         if did_wait:
             self._tell(RunnerSaid(self.id, messages.Waiting(len(self.waiting))))
         self.pump()

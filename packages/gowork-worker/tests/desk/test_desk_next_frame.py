@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._desk.next_frame import FEW, GATHER_SECONDS, NextFrame
 
@@ -152,6 +153,23 @@ def test_all_is_acknowledged_once_each_report_is() -> None:
     assert coming.unacknowledged
     coming.acknowledge([2])
     assert not coming.unacknowledged
+
+
+def test_a_leader_that_does_not_read_columns_is_told_the_same_by_reports() -> None:
+    coming = NextFrame()
+    columns = session.Completions(ids=["a", "b"], fences=[1, 2], execution_us=[5, 0], results=["1", ""])
+    columns.result_data.extend([b"", b"two"])
+    columns.traceparents.extend(["", "00-1-2-01"])
+    coming.keep_completions(columns, [1, 2])
+    frame = take(coming)
+    completed = tasks.ATTEMPT_OUTCOME_COMPLETED
+    one = session.Report(fence=1, id="a", outcome=completed, result="1", execution_us=5)
+    two = session.Report(fence=2, id="b", outcome=completed, result_data=b"two", traceparent="00-1-2-01")
+    assert frame == session.ConnectRequest(reports=[one, two])
+    coming.start_session(reads_completions=True)
+    assert take(coming) == session.ConnectRequest(completions=[columns])
+    coming.start_session()
+    assert take(coming) == session.ConnectRequest(reports=[one, two])
 
 
 def test_the_goodbye_comes_with_the_last_report() -> None:

@@ -12,6 +12,7 @@ from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._desk.credit import Credit
 from gowork.worker._desk.instructions import Instruction, Note, StartTasks, Tell
 from gowork.worker._desk.next_frame import NextFrame
+from gowork.worker._desk.recycling import Recycling
 from gowork.worker._desk.roster import Roster, split
 from gowork.worker._desk.runner import Runner, RunnerId
 from gowork.worker._desk.settlement import settle_dead
@@ -62,7 +63,14 @@ class SoloScene(Scene):
         self.spawned: list[tuple[str, ...] | None] = []
         self.ordinary = [self.runner(slots, load) for slots, load in ordinary]
         roster = Roster(slots, 1, 1000, self.instructions.append)
-        self.work = Work(slots, roster, Stops(), NextFrame(), self.instructions.append)
+        self.work = Work(
+            slots,
+            roster,
+            Stops(),
+            NextFrame(),
+            Recycling(roster, 0, 0, self.instructions.append),
+            self.instructions.append,
+        )
         self.solo = Solo(slots, self.ordinary, self._spawn, self.work.give, self.instructions.append)
 
     def _spawn(self, only: tuple[str, ...] | None, now: float) -> None:
@@ -173,14 +181,20 @@ def report(fence: int) -> session.Report:
     return session.Report(fence=fence, id=f"task-{fence}")
 
 
+def completions(*fences: int) -> session.Completions:
+    rows = [str(fence) for fence in fences]
+    ids = [f"task-{fence}" for fence in fences]
+    return session.Completions(ids=ids, fences=fences, execution_us=fences, results=rows)
+
+
 def test_reports_are_kept_until_acknowledged_and_sent_once_in_a_session() -> None:
     kept = Unacknowledged()
     kept.add([report(1), report(2)], 101)
-    assert [item.fence for item in kept.take(10)] == [1, 2]
-    assert kept.take(10) == []
+    assert [item.fence for item in kept.take(10)[0]] == [1, 2]
+    assert kept.take(10) == ([], [])
     kept.acknowledge([1, 99])
     kept.resend()
-    assert [item.fence for item in kept.take(10)] == [2]
+    assert [item.fence for item in kept.take(10)[0]] == [2]
     kept.acknowledge([2])
     assert (len(kept), kept.bytes) == (0, 0)
 
@@ -189,10 +203,46 @@ def test_frame_takes_no_further_batch_past_its_size() -> None:
     kept = Unacknowledged()
     kept.add([report(1)], 60)
     kept.add([report(2)], 60)
-    assert [item.fence for item in kept.take(100)] == [1]
+    assert [item.fence for item in kept.take(100)[0]] == [1]
     assert kept.unsent
-    assert [item.fence for item in kept.take(100)] == [2]
+    assert [item.fence for item in kept.take(100)[0]] == [2]
     assert not kept.unsent
+
+
+def test_frame_takes_no_further_columns_past_its_size() -> None:
+    kept = Unacknowledged()
+    for fence in (1, 2):
+        kept.add_completions(completions(fence), [fence])
+    first, second = kept.take(completions(1).ByteSize()), kept.take(1)
+    assert ([list(each.fences) for each in first[1]], [list(each.fences) for each in second[1]]) == ([[1]], [[2]])
+    assert (kept.unsent, kept.unsent_bytes) == (0, 0)
+
+
+def test_of_reports_by_columns_those_are_sent_again_that_are_not_acknowledged() -> None:
+    kept = Unacknowledged()
+    kept.add([report(9)], 50)
+    kept.add_completions(completions(1, 2, 3, 4), [1, 2, 3, 4])
+    kept.take(1_000)
+    kept.acknowledge([2, 3])
+    assert list(kept.names()) == [(9, "task-9"), (1, "task-1"), (4, "task-4")]
+    for left in ([1, 4], [1, 4], [4]):
+        kept.acknowledge({1, 4}.difference(left))
+        kept.resend()
+        assert kept.unsent == 1 + len(left)
+        reports, columns = kept.take(1_000)
+        assert [item.fence for item in reports] == [9]
+        assert columns == [completions(*left)]
+    kept.acknowledge([4, 9])
+    assert (len(kept), kept.bytes, list(kept.names())) == (0, 0, [])
+
+
+def test_of_reports_by_columns_those_are_never_sent_that_are_released() -> None:
+    kept = Unacknowledged()
+    kept.add_completions(completions(1, 2, 3), [1, 2, 3])
+    kept.add_completions(completions(4), [4])
+    kept.drop([2, 4])
+    assert (kept.unsent, len(kept), [fence for fence, _ in kept.names()]) == (2, 2, [1, 3])
+    assert kept.take(1_000) == ([], [completions(1, 3)])
 
 
 def stopped(fence: int, kind: StopKind) -> HeldTask:

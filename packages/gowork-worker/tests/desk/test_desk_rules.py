@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from desk_fleet import by_column
 from desk_stage import READY, Stage
 
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
@@ -365,6 +366,22 @@ def test_report_that_is_released_before_it_is_sent_is_not_sent(stage: Stage) -> 
     stage.receive(released=[1])
     assert set(stage.reported()) == {2}
     assert stage.desk.unacknowledged == 1
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_columns_leave_without_what_was_released_or_reported_already(stage: Stage, reads: bool) -> None:
+    runner = stage.ready(9)
+    stage.tell(SessionStarted(session.ConnectResponse(welcome=session.Welcome(reads_completions=reads))))
+    stage.grant(1, 2, 3, 4)
+    stage.receive(released=[1])
+    stage.report(runner, 2)
+    columns = by_column([outcomes.completed(fence, f"t{fence}", None) for fence in (1, 2, 3, 3)])
+    stage.tell(Reported(runner.id, [outcomes.completed(4, "t4", None)], 90, [columns]))
+    frame = stage.take()
+    assert [fence for columns in frame.completions for fence in columns.fences] == ([3] if reads else [])
+    assert [report.fence for report in frame.reports] == ([2, 4] if reads else [2, 4, 3])
+    assert list(stage.desk.frame.unacknowledged.names()) == [(2, "t2"), (3, "t3"), (4, "t4")]
+    assert not stage.desk.held
 
 
 def test_what_a_welcome_acknowledges_is_not_sent_again(stage: Stage) -> None:

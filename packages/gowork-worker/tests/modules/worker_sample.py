@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 
+from gowork.proto.worker.v1.session_pb2 import Completions, ConnectRequest
 from gowork.worker import Context, Fail, handler
 from gowork.worker.processes import Warden
 
@@ -34,6 +35,16 @@ async def add_async(numbers: list[int]) -> int:
 @handler
 def pid() -> int:
     return os.getpid()
+
+
+@handler
+def leak(mib: int) -> int:
+    """Keeps some memory for ever."""
+    _leaked.append(b"x" * (mib << 20))
+    return os.getpid()
+
+
+_leaked: list[bytes] = []
 
 
 @handler(isolation="process")
@@ -211,6 +222,14 @@ def close_pipe_with_child(ctx: Context) -> None:
 def scribble() -> None:
     """Writes to the runner's pipe what is no frame."""
     os.write(int(sys.argv[1]), b"\x00\x00\x00\x02\x01{]")
+    threading.Event().wait()
+
+
+@handler
+def scribble_columns() -> None:
+    """Writes to the runner's pipe columns of different lengths."""
+    body = ConnectRequest(completions=[Completions(ids=["a"], fences=[1, 2], execution_us=[1])]).SerializeToString()
+    os.write(int(sys.argv[1]), len(body).to_bytes(4, "big") + b"\x00" + body)
     threading.Event().wait()
 
 

@@ -38,12 +38,13 @@ async def test_runner_without_its_pipe_is_ended_also_while_a_warden_holds_that_o
     assert (await scripted.report(1)).outcome == tasks.ATTEMPT_OUTCOME_LOST
 
 
+@pytest.mark.parametrize("handler", ["scribble", "scribble_columns"])
 async def test_runner_that_sends_what_is_no_frame_is_ended_and_its_tasks_are_lost(
-    leader: Any, start_worker: Any
+    leader: Any, start_worker: Any, handler: str
 ) -> None:
     await start_worker(slots=1, runners=1)
     scripted = await leader.session()
-    scripted.grant(1, "scribble")
+    scripted.grant(1, handler)
     report = await scripted.report(1)
     assert report.outcome == tasks.ATTEMPT_OUTCOME_LOST
     assert "cannot be read" in report.reason

@@ -39,8 +39,11 @@ async def test_handlers_run_in_the_runner_processes(leader: Any, start_worker: A
     assert os.getpid() not in pids
 
 
-@pytest.mark.parametrize("handler", ["add", "add_async"])
-async def test_thousands_of_tasks_are_all_reported_once(leader: Any, start_worker: Any, handler: str) -> None:
+@pytest.mark.parametrize(("handler", "columns"), [("add", True), ("add_async", True), ("add", False)])
+async def test_thousands_of_tasks_are_all_reported_once(
+    leader: Any, start_worker: Any, handler: str, columns: bool
+) -> None:
+    leader.reads_completions = columns
     await start_worker(slots=8, runners=2)
     scripted = await leader.session()
     granted = 0
@@ -50,7 +53,9 @@ async def test_thousands_of_tasks_are_all_reported_once(leader: Any, start_worke
             scripted.grant(fence, handler, f"[{fence}, 1]")
         granted = min(scripted.credit, 2000)
     await scripted.until(lambda: len(scripted.reports) == 2000)
-    assert sum(len(frame.reports) for frame in scripted.frames) == 2000
+    by_columns = sum(len(each.ids) for frame in scripted.frames for each in frame.completions)
+    assert sum(len(frame.reports) for frame in scripted.frames) + by_columns == 2000
+    assert (by_columns > 0) is columns
     # On a machine that is very busy some wait too long and are handed back.
     ran = {fence: report for fence, report in scripted.reports.items() if report.result}
     assert len(ran) > 1000

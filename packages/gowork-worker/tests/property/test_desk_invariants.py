@@ -66,6 +66,8 @@ class Worker(RuleBasedStateMachine):
         #: What the leader has the right to acknowledge.
         self.heard: set[int] = set()
         self.credit = 0
+        #: Whether the session's leader takes reports by columns.
+        self.reads_completions = False
         self.granted_now = 0
         #: A slot may be used twice for a moment when its lender dies, or when a task goes on that has waited.
         self.is_exact = True
@@ -74,13 +76,19 @@ class Worker(RuleBasedStateMachine):
         self.tell(SessionStarted())
 
     def _watch_reports(self) -> None:
-        keep = self.desk.frame.keep
+        keep, keep_completions = self.desk.frame.keep, self.desk.frame.keep_completions
+
+        def watched_completions(completions: session.Completions, fences: list[int]) -> None:
+            assert fences == list(completions.fences)
+            self.kept.update(fences)
+            keep_completions(completions, fences)
 
         def watched(reports: list[session.Report], size: int) -> None:
             self.kept.update(report.fence for report in reports)
             keep(reports, size)
 
         self.desk.frame.keep = watched  # type: ignore[method-assign]
+        self.desk.frame.keep_completions = watched_completions  # type: ignore[method-assign]
 
     def tell(self, event: Event) -> None:
         self.events.append(event)
@@ -137,6 +145,10 @@ class Worker(RuleBasedStateMachine):
         if frame is None:
             return
         fences = [report.fence for report in frame.reports]
+        assert self.reads_completions or not frame.completions
+        for completions in frame.completions:
+            assert [f"t{fence}" for fence in completions.fences] == list(completions.ids)
+            fences += completions.fences
         assert self.released.isdisjoint(fences), "RELEASED"
         assert self.acknowledged.isdisjoint(fences), "ONCE"
         assert self.released.isdisjoint(word.fence for word in frame.progress), "RELEASED"
@@ -151,8 +163,8 @@ class Worker(RuleBasedStateMachine):
         self.acknowledged.update(fences)
         self.tell(FrameReceived(session.ConnectResponse(acknowledged=fences)))
 
-    @rule(count=st.integers(0, 3), release=st.integers(0, 2))
-    def start_session(self, count: int, release: int) -> None:
+    @rule(count=st.integers(0, 3), release=st.integers(0, 2), reads=st.booleans())
+    def start_session(self, count: int, release: int, reads: bool) -> None:
         named = self.desk.hello_held({fence for each in self.fleet.runners.values() for fence in each.running})
         finished = [each.fence for each in named if each.state == session.HELD_STATE_FINISHED]
         open_ones = [each.fence for each in named if each.state != session.HELD_STATE_FINISHED]
@@ -163,7 +175,10 @@ class Worker(RuleBasedStateMachine):
         self.released.update(released)
         self.told = []
         self.credit = self.granted_now = 0
-        self.tell(SessionStarted(session.ConnectResponse(acknowledged=fences, released=released)))
+        self.reads_completions = reads
+        welcome = session.Welcome(reads_completions=reads)
+        first = session.ConnectResponse(welcome=welcome, acknowledged=fences, released=released)
+        self.tell(SessionStarted(first))
 
     @rule(lease=st.booleans())
     def lose_touch(self, lease: bool) -> None:
@@ -177,12 +192,17 @@ class Worker(RuleBasedStateMachine):
         if starting:
             starting[pick % len(starting)].get_ready(READY)
 
-    @rule(pick=PICK, count=st.integers(1, 4), lost=st.sampled_from([False, False, False, True]))
-    def end_tasks(self, pick: int, count: int, lost: bool) -> None:
+    @rule(
+        pick=PICK,
+        count=st.integers(1, 4),
+        form=st.sampled_from(["reports", "reports", "columns", "columns", "lost"]),
+    )
+    def end_tasks(self, pick: int, count: int, form: str) -> None:
         runner = self.runner(pick)
         if runner is not None:
             done = list(runner.running)[:count]
-            runner.report(done, tasks.ATTEMPT_OUTCOME_LOST if lost else tasks.ATTEMPT_OUTCOME_COMPLETED)
+            outcome = tasks.ATTEMPT_OUTCOME_LOST if form == "lost" else tasks.ATTEMPT_OUTCOME_COMPLETED
+            runner.report(done, outcome, by_columns=form == "columns")
 
     @rule(pick=PICK, on=st.booleans())
     def wait(self, pick: int, on: bool) -> None:
@@ -255,7 +275,7 @@ class Worker(RuleBasedStateMachine):
 
     @invariant()
     def what_is_kept_is_what_was_not_acknowledged(self) -> None:
-        left = {report.fence for report in self.desk.frame.unacknowledged}
+        left = {fence for fence, _ in self.desk.frame.unacknowledged.names()}
         assert left == set(self.kept) - self.acknowledged - self.released, "KEPT"
         assert (self.desk.frame.unacknowledged.bytes == 0) == (not left), "KEPT"
 
@@ -297,7 +317,7 @@ class Worker(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """When everything behaves, everything ends."""
-        self.start_session(0, 0)
+        self.start_session(0, 0, reads=True)
         for _ in range(200):
             for runner in list(self.fleet.runners.values()):
                 runner.is_deaf = False

@@ -111,3 +111,23 @@ async def test_runner_whose_lifespan_fails_is_started_again(
     scripted.grant(1, "echo", "x")
     assert (await scripted.report(1)).outcome == tasks.ATTEMPT_OUTCOME_COMPLETED
     assert "runner ended" in caplog.text
+
+
+async def test_plugin_that_cannot_start_is_refused_and_others_work(
+    leader: Any, start_worker: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "worker_unable_sample.py").write_text(
+        "from gowork.worker import handler, hookimpl\n"
+        "@handler\ndef unable() -> None: ...\n"
+        "@hookimpl\nasync def gowork_runner_started(state):\n    raise OSError('no database')\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    selection = Selection(imports=("worker_unable_sample",), plugins=("echo",))
+    await start_worker(runners=1, slots=1, selection=selection)
+    scripted = await leader.session()
+    assert [handler.name for handler in scripted.hello.handlers] == ["echo"]
+    (error,) = scripted.hello.plugin_errors
+    assert error.startswith("worker_unable_sample: gowork_runner_started: OSError: no database")
+    scripted.grant(1, "echo", "x")
+    assert (await scripted.report(1)).outcome == tasks.ATTEMPT_OUTCOME_COMPLETED
+    assert "runner ended" not in caplog.text

@@ -341,3 +341,62 @@ def test_plugins_with_hooks_or_lifespans_are_shared(install: Any, write: Write) 
     )
     shared = {plugin.name for plugin in load(Selection()).plugins if plugin.is_shared}
     assert shared == {"around", "pool"}
+
+
+@pytest.mark.parametrize(
+    ("hook", "words"),
+    [
+        ("@hookimpl(wrapper=True)\ndef gowork_around_task(ctx): yield", "without wrapper"),
+        ("@hookimpl(hookwrapper=True)\ndef gowork_runner_started(state): yield", "without wrapper"),
+        ("@hookimpl\nasync def gowork_around_task(ctx): ...", "write `yield` in it"),
+        ("@hookimpl\nasync def gowork_around_own_task(ctx): ...", "write `yield` in it"),
+        ("@hookimpl\ndef gowork_runner_started(state): yield", "see @lifespan"),
+        ("@hookimpl\nasync def gowork_runner_stopping(state): yield", "see @lifespan"),
+        ("@hookimpl\nasync def gowork_register_handlers(registry): ...", "nothing awaits it"),
+        ("@hookimpl\ndef gowork_arround_task(ctx): yield", "did you mean gowork_around_task?"),
+        ("@hookimpl\ndef pytest_sessionstart(): ...", "there is no hook pytest_sessionstart, only gowork_around_"),
+    ],
+    ids=[
+        "a wrapper",
+        "a wrapper of old",
+        "one around all tasks that does not yield",
+        "one around own tasks that does not yield",
+        "a start that yields",
+        "an end that yields",
+        "async handlers",
+        "a name that is misspelt",
+        "a name of something else",
+    ],
+)
+def test_a_hook_whose_body_would_not_run_is_refused(install: Any, write: Write, hook: str, words: str) -> None:
+    install(hooked=write("plugin_hooked", f"{ONE}from gowork.worker import hookimpl\n{hook}\n"))
+    loaded = load(Selection())
+    assert [error.plugin for error in loaded.errors] == ["hooked"]
+    assert words in loaded.errors[0].reason
+    assert loaded.hooks.get_plugin("hooked") is None
+    assert "one" in loaded.handlers
+
+
+def test_hooks_of_a_plugin_are_told_and_one_around_its_own_tasks_does_not_make_it_shared(
+    install: Any, write: Write
+) -> None:
+    text = "from gowork.worker import hookimpl\n@hookimpl\ndef {}(): ...\n"
+    install(
+        own=write("plugin_a", text.format("gowork_around_own_task")),
+        all=write("plugin_b", text.format("gowork_around_task") + text.format("gowork_runner_started")),
+    )
+    found = {plugin.name: (list(plugin.hooks), plugin.is_shared) for plugin in load(Selection()).plugins}
+    assert found == {
+        "echo": ([], False),
+        "own": (["gowork_around_own_task"], False),
+        "all": (["gowork_around_task", "gowork_runner_started"], True),
+    }
+
+
+def test_a_module_may_have_hooks_of_leaders_too(install: Any, write: Write) -> None:
+    install(
+        both=write("plugin_b", f"{ONE}from gowork.worker import hookimpl\n@hookimpl\ndef gowork_register_logs(): ...\n")
+    )
+    loaded = load(Selection())
+    assert (list(loaded.errors), "one" in loaded.handlers) == ([], True)
+    assert [list(plugin.hooks) for plugin in loaded.plugins] == [[], []]

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from gowork.cli.processes import Child, Nursery
+from gowork.cli.processes import Nursery
+from gowork.cli.reloading import ReloadPlan, reload_workers
+from gowork.cli.workers import STOP_MARGIN_S, Workers
 
-#: How long a leader or a worker may take to become ready, in seconds. Handlers may have slow imports.
+#: How long a leader may take to become ready, in seconds.
 _READY_S_MAX = 120.0
-#: How long a child may take to end after its grace, in seconds.
-_STOP_MARGIN_S = 5.0
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -36,6 +36,8 @@ class ClusterPlan:
     log_format: str | None
     #: How long running tasks have to finish when the cluster stops, in seconds.
     grace: float
+    #: When the workers are started again; None: never.
+    reload: ReloadPlan | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,31 +87,22 @@ async def _run(
     leader = await nursery.start("the leader", ["-m", "gowork.leader", *plan.leader_options, *log, "--print-addresses"])
     facts = await leader.ready("cluster", _READY_S_MAX)
     nursery.pass_on(leader)
-    options = [*plan.worker_options, *log, "--drain-timeout", str(plan.grace), "--print-ready"]
-    workers = [
-        await nursery.start(
-            name,
-            ["-m", "gowork.worker", "--leader", facts["cluster"], "--name", name, "--http-listen", page, *options],
-        )
-        for name, page in ((f"worker-{number}", page) for number, page in enumerate(plan.worker_pages, 1))
-    ]
-    pages = []
-    for worker in workers:
-        pages.append((await worker.ready("name", _READY_S_MAX))["http"])
-        nursery.pass_on(worker)
-    names = tuple(worker.name for worker in workers)
-    started(Addresses(facts["cluster"], facts["scheduler"], facts["http"], names, tuple(pages)))
-
-    async def report(worker: Child) -> None:
-        await worker.ended()
-        say(f"{worker.name} ended with exit code {worker.code}; its tasks go to other workers")
-
-    async with asyncio.TaskGroup() as reports:
-        watches = [reports.create_task(report(worker)) for worker in workers]
+    options = [*plan.worker_options, *log, "--leader", facts["cluster"], "--drain-timeout", str(plan.grace)]
+    # Python would take a file that was changed twice within a second for the one that it has compiled.
+    variables = {"PYTHONDONTWRITEBYTECODE": "1"} if plan.reload is not None else {}
+    workers = Workers(nursery, plan.worker_pages, options, variables, say)
+    pages = await workers.start()
+    started(Addresses(facts["cluster"], facts["scheduler"], facts["http"], workers.names, pages))
+    async with asyncio.TaskGroup() as group:
+        workers.watch(group)
+        reloading = None
+        if plan.reload is not None:
+            reloading = group.create_task(reload_workers(plan.reload, workers, nursery, plan.grace, say))
         await leader.ended()
         say(f"the leader ended with exit code {leader.code}; the cluster stops")
-        for watch in watches:
-            watch.cancel()
+        if reloading is not None:
+            reloading.cancel()
+        workers.stop_watching()
 
 
 def _announce(nursery: Nursery, grace: float, say: Callable[[str], None]) -> None:
@@ -126,7 +119,7 @@ async def _stop(nursery: Nursery, grace: float) -> None:
     for children in (workers, leader):
         async with asyncio.TaskGroup() as group:
             for child in children:
-                group.create_task(child.stop(grace + _STOP_MARGIN_S))
+                group.create_task(child.stop(grace + STOP_MARGIN_S))
 
 
 class _Signals:

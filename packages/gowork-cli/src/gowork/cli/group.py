@@ -37,6 +37,7 @@ CONTRIBUTED: Contributed = {
     "leader": ("gowork-leader", "Run a leader."),
     "plugin": ("gowork-worker", "Write a plugin of your own, and check it."),
     "plugins": ("gowork-worker", "List the plugins and handlers installed here."),
+    "replay": ("gowork-worker", "Run a recorded task's payload through a local handler."),
     "worker": ("gowork-worker", "Run a worker."),
     "worker-check": ("gowork-leader", "Try a worker of any language against the rules of the protocol."),
 }

@@ -13,8 +13,8 @@ from typing import Any, BinaryIO
 
 import click
 
+from gowork.base.suggestions import meant
 from gowork.cli.parameters import duration_s, moment
-from gowork.cli.suggestions import meant
 from gowork.client import CallError, Client, InvalidArgument, NewTask, TaskHandle, TaskOptions, new_task_id
 
 _FIELDS = {

@@ -13,16 +13,24 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 from gowork.base.beginnings import give_up_standard_output
 
-#: Reads process ids, one on each line. At the end of the file it kills these processes.
+#: Reads process ids, one on each line. At the end of the file it kills these processes, except those that came again
+#: with a minus: they have ended, and their ids may be others' by now.
 _WARDEN_SCRIPT = """\
 children=
-while read -r child; do children="$children $child"; done
+while read -r child; do
+    case $child in
+    -*) left=
+        for each in $children; do [ "$each" = "${child#-}" ] || left="$left $each"; done
+        children=$left ;;
+    *) children="$children $child" ;;
+    esac
+done
 [ -z "$children" ] || kill -KILL $children 2>/dev/null
 exit 0
 """
@@ -78,6 +86,17 @@ class Child:
         while chunk := await self._output.read(_CHUNK_BYTES):
             _write(chunk)
 
+    async def lines(self) -> list[dict[str, Any]]:
+        """Waits until the child has ended, and returns the lines that are JSON objects. Others are passed on."""
+        found = []
+        while text := await self._output.readline():
+            if facts := _object(text):
+                found.append(facts)
+            else:
+                _write(text)
+        await self._process.wait()
+        return found
+
     async def ended(self) -> Self:
         """Waits until the child has ended, and returns it."""
         await self._process.wait()
@@ -129,8 +148,14 @@ class Nursery:
         finally:
             os.close(reader)
 
-    async def start(self, name: str, arguments: Sequence[str]) -> Child:
-        """Starts `python ARGUMENTS…`, in a process group of its own, so that Ctrl-C reaches only this process."""
+    async def start(self, name: str, arguments: Sequence[str], variables: Mapping[str, str] | None = None) -> Child:
+        """Starts `python ARGUMENTS…`, in a process group of its own, so that Ctrl-C reaches only this process.
+
+        Args:
+            name: the name of the process in messages.
+            arguments: what follows `python`.
+            variables: environment variables that it has besides those of this process.
+        """
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             # This keeps the working directory off the module path, where a file gowork.py could hide the package.
@@ -140,6 +165,7 @@ class Nursery:
             stdout=asyncio.subprocess.PIPE,
             limit=_LINE_BYTES_MAX,
             process_group=0,
+            env={**os.environ, **(variables or {})},
         )
         self._warden_input.write(b"%d\n" % process.pid)
         if process.stdout is None:
@@ -147,6 +173,11 @@ class Nursery:
         child = Child(name, process, process.stdout)
         self.children.append(child)
         return child
+
+    def forget(self, child: Child) -> None:
+        """Has a child that has ended leave the nursery."""
+        self.children.remove(child)
+        self._warden_input.write(b"-%d\n" % child.pid)
 
     def pass_on(self, child: Child) -> None:
         """Copies the rest of a child's output to this process's, for as long as the child lives."""

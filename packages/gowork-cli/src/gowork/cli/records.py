@@ -17,6 +17,7 @@ from typing import Any
 from gowork.client import (
     Attempt,
     Explanation,
+    HandlerInfo,
     LeaderInfo,
     Leaders,
     Member,
@@ -91,6 +92,7 @@ def member_record(member: Member) -> Record:
         "joined_at": _time(member.joined_at),
         "seen_at": _time(member.seen_at),
         "plugin_errors": list(member.plugin_errors),
+        "plugins": [{"name": plugin.name, "version": plugin.version} for plugin in member.plugins],
     }
 
 
@@ -139,6 +141,11 @@ def explanation_record(explanation: Explanation) -> Record:
 def queue_record(queue: Queue) -> Record:
     """Converts a queue."""
     return dataclasses.asdict(queue)
+
+
+def handler_record(handler: HandlerInfo) -> Record:
+    """Converts a handler and its versions."""
+    return dataclasses.asdict(handler)
 
 
 def stats_record(stats: Stats) -> Record:

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 import click
 
+from gowork.base.suggestions import meant
 from gowork.cli.output import console, harmless
-from gowork.cli.suggestions import meant
 from gowork.client import (
     CallError,
     Client,

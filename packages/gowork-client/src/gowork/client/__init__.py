@@ -7,6 +7,7 @@ from gowork.client._activity_models import Activity, QueueActivity, QueueCounts
 from gowork.client._async.client import AsyncClient
 from gowork.client._async.handles import AsyncTaskHandle
 from gowork.client._async.watches import AsyncWatch
+from gowork.client._handler_models import HandlerInfo, HandlerVersion
 from gowork.client._handles import completed
 from gowork.client._ids import new_task_id
 from gowork.client._leader_models import ComparedStore, LeaderInfo, Leaders, LogInfo, StoreComparison, StoreVerdict
@@ -20,10 +21,13 @@ from gowork.client._models import (
     MemberKind,
     MemberStats,
     NewTask,
+    Plugin,
     Priority,
+    PriorityName,
     Progress,
     QueueStats,
     RetryPolicy,
+    RunOptions,
     Stats,
     TaskFilter,
     TaskInfo,
@@ -40,6 +44,7 @@ from gowork.client.errors import (
     AlreadyExists,
     CallError,
     ClientClosed,
+    ClientForked,
     DeadlineExceeded,
     FailedPrecondition,
     FieldViolation,
@@ -71,6 +76,7 @@ __all__ = [
     "CertificateError",
     "Client",
     "ClientClosed",
+    "ClientForked",
     "CodecSetupError",
     "ComparedStore",
     "DeadlineExceeded",
@@ -80,6 +86,8 @@ __all__ = [
     "FailureKind",
     "FieldViolation",
     "GoworkError",
+    "HandlerInfo",
+    "HandlerVersion",
     "InvalidArgument",
     "LeaderInfo",
     "LeaderTooOld",
@@ -94,7 +102,9 @@ __all__ = [
     "NotFound",
     "OutOfRange",
     "PermissionDenied",
+    "Plugin",
     "Priority",
+    "PriorityName",
     "Progress",
     "Queue",
     "QueueActivity",
@@ -103,6 +113,7 @@ __all__ = [
     "ResourceExhausted",
     "ResultError",
     "RetryPolicy",
+    "RunOptions",
     "Stats",
     "StoreComparison",
     "StoreVerdict",

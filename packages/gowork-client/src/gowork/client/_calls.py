@@ -10,6 +10,7 @@ twice. RetryTask would run a task again that has failed again meanwhile.
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections.abc import Iterable, Sequence
@@ -25,6 +26,7 @@ from gowork.base.tls_files import TlsFiles
 from gowork.client.errors import (
     CallError,
     ClientClosed,
+    ClientForked,
     DeadlineExceeded,
     LeaderTooOld,
     LeaderUnreachable,
@@ -70,6 +72,8 @@ class CallSettings:
     tls: Tls | None = None
     #: Whether the client was closed.
     closed: bool = False
+    #: The process that has used the client; None: none has.
+    process: int | None = None
 
     @classmethod
     def of(
@@ -107,13 +111,22 @@ class CallSettings:
         return ",".join(self.addresses)
 
     def check_open(self) -> None:
-        """Checks that the client is open. Call it before every call.
+        """Checks that the client is open, in the process that has used it. Call it before every call.
 
         Raises:
             ClientClosed: when the client was closed.
+            ClientForked: when this process was forked after the client's first use.
         """
         if self.closed:
             raise ClientClosed(code=grpc.StatusCode.CANCELLED)
+        if self.is_forked:
+            raise ClientForked(code=grpc.StatusCode.CANCELLED)
+        self.process = os.getpid()
+
+    @property
+    def is_forked(self) -> bool:
+        """Whether another process has used the client, so that this one has copies of its connections."""
+        return self.process is not None and self.process != os.getpid()
 
     def error_of(self, error: grpc.RpcError, address: str) -> CallError:
         """Returns the typed error of a call to this address that failed; ClientClosed when the client was closed."""

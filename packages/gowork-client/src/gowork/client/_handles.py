@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from gowork.base.encryption import Encryption, is_encrypted
 from gowork.client._models import FailureKind, TaskInfo, TaskStatus
 from gowork.client._payloads import decode_result
 from gowork.client._responses import task_info
+from gowork.client._typed import annotated_result
 from gowork.client.errors import CallError, TaskCancelled, TaskFailed
 from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
 
@@ -15,10 +17,14 @@ from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
 class Handle:
     """A task's id, and the finished task after a wait has seen it."""
 
-    __slots__ = ("_encryption", "_task", "id")
+    __slots__ = ("_encryption", "_function", "_task", "id")
 
-    def __init__(self, id: str, encryption: Encryption | None = None) -> None:
+    def __init__(
+        self, id: str, encryption: Encryption | None = None, function: Callable[..., Any] | None = None
+    ) -> None:
         self.id = id
+        #: The decorated function, whose return type says how to read the result; None where only its name is known.
+        self._function = function
         self._encryption = encryption
         # The wire's form until somebody reads it: to wait for many tasks must not convert fields that nobody reads.
         self._task: scheduler.Task | TaskInfo | None = None
@@ -44,6 +50,8 @@ class Handle:
         self._task = task
 
     def _value(self, type: Any) -> Any:
+        if type is None and self._function is not None:
+            type = annotated_result(self._function)
         task = self._task
         if (
             isinstance(task, scheduler.Task)

@@ -9,10 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, TypedDict, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, overload
 
 from gowork.client._payloads import decode_result
 from gowork.client.errors import ResultError
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeForm
 
 ResultT = TypeVar("ResultT")
 
@@ -48,6 +51,10 @@ class Priority(StrEnum):
     LOW = "LOW"
     MEDIUM = "MEDIUM"
     HIGH = "HIGH"
+
+
+#: The words for a Priority.
+PriorityName = Literal["LOW", "MEDIUM", "HIGH", "Low", "Medium", "High", "low", "medium", "high"]
 
 
 class AttemptOutcome(StrEnum):
@@ -124,13 +131,11 @@ class RetryPolicy:
     no_retry: tuple[str, ...] = ()
 
 
-class TaskOptions(TypedDict, total=False):
-    """How to run a task. An option that is None, or is not given, is not set."""
+class RunOptions(TypedDict, total=False):
+    """How to run a task, except by which handler. An option that is None, or is not given, is not set."""
 
-    #: The handler's name, or the function that @handler decorated. Without it the worker's default handler is used.
-    handler: Any
     #: HIGH runs before MEDIUM, and MEDIUM before LOW, which is the default.
-    priority: Priority | str | None
+    priority: Priority | PriorityName | None
     #: The name of the queue; the default is "default".
     queue: str | None
     #: At most 64, to find the task by.
@@ -153,6 +158,13 @@ class TaskOptions(TypedDict, total=False):
     concurrency_key: str | None
 
 
+class TaskOptions(RunOptions, total=False):
+    """How to run a task. An option that is None, or is not given, is not set."""
+
+    #: The handler's name, or the function that @handler decorated. Without it the worker's default handler is used.
+    handler: Any
+
+
 class TaskFilter(TypedDict, total=False):
     """Terms that select tasks, joined by AND. A term that is None, or is not given, is left out."""
 
@@ -160,7 +172,7 @@ class TaskFilter(TypedDict, total=False):
     #: The handler's name, or the function that @handler decorated.
     handler: Any
     queue: str | None
-    priority: Priority | str | None
+    priority: Priority | PriorityName | None
     labels: Mapping[str, str] | None
     #: The beginning of the id.
     id_prefix: str | None
@@ -176,7 +188,7 @@ class NewTask:
     payload: Any = ""
     id: str | None = None
     handler: Any = None
-    priority: Priority | str | None = None
+    priority: Priority | PriorityName | None = None
     queue: str | None = None
     labels: Mapping[str, str] | None = None
     selector: Mapping[str, str] | None = None
@@ -277,7 +289,7 @@ class TaskInfo:
     @overload
     def value(self) -> Any: ...
     @overload
-    def value(self, type: type[ResultT]) -> ResultT: ...
+    def value(self, type: TypeForm[ResultT]) -> ResultT: ...
     def value(self, type: Any = None) -> Any:
         """Returns what the handler returned: bytes if it returned bytes, else the decoded JSON; None without a result.
 
@@ -290,6 +302,15 @@ class TaskInfo:
         if "result" in self.encrypted:
             raise ResultError(f"the result is {self.encrypted['result']}")
         return decode_result(self.result, self.result_data, type, is_empty_data=self.result_is_empty_data)
+
+
+@dataclass(frozen=True, slots=True)
+class Plugin:
+    """A plugin that a worker has loaded."""
+
+    name: str
+    #: The version of its distribution; empty when there is none.
+    version: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,6 +334,8 @@ class Member:
     seen_at: datetime | None
     #: Plugins that could not be loaded, as "NAME: REASON".
     plugin_errors: tuple[str, ...]
+    #: The plugins that its handlers come from.
+    plugins: tuple[Plugin, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,6 +108,19 @@ class TaskEncoder:
             encrypt(task, self._encryption)
         return id, request.SerializeToString()
 
+    def unencrypted(self, item: object) -> tuple[str, str, bytes, int]:
+        """Returns (handler, text, data, form) of a payload, or a NewTask, as `task` would make it without a codec.
+
+        Raises:
+            InvalidArgument: when it cannot be encoded.
+        """
+        handler = self._options.get("handler", "")
+        if isinstance(item, models.NewTask):
+            if item.handler is not None:
+                handler = handler_name(item.handler)
+            item = item.payload
+        return handler, *encode_payload(item)
+
     def now_ms(self) -> int:
         """The time of this machine, in milliseconds since the epoch."""
         return _moment_ms(self._now(), "delay")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import json
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -10,6 +11,7 @@ from typing import Any, TypeVar
 from gowork.base.encryption import Encryption
 from gowork.client import _activity_models as activity_models
 from gowork.client import _arguments as arguments
+from gowork.client import _handler_models as handler_models
 from gowork.client import _leader_models as leader_models
 from gowork.client import _models as models
 from gowork.client import _queue_models as queue_models
@@ -78,6 +80,7 @@ def member(message: cluster.Member) -> models.Member:
         joined_at=_moment(message.joined_at_ms),
         seen_at=_moment(message.seen_at_ms),
         plugin_errors=tuple(message.plugin_errors),
+        plugins=tuple(models.Plugin(plugin.name, plugin.version) for plugin in message.plugins),
     )
 
 
@@ -184,6 +187,36 @@ def queue(message: scheduler.Queue) -> queue_models.Queue:
         waiting=message.waiting,
         delayed=message.delayed,
         running=message.running,
+    )
+
+
+def handler(message: cluster.Handler) -> handler_models.HandlerInfo:
+    """Converts a handler."""
+    return handler_models.HandlerInfo(message.name, tuple(map(_handler_version, message.versions)))
+
+
+def _handler_version(message: cluster.HandlerVersion) -> handler_models.HandlerVersion:
+    try:
+        told = json.loads(message.description) if message.description else None
+    except (ValueError, RecursionError):
+        told = None
+    described: dict[str, Any] = told if isinstance(told, dict) else {}
+
+    def schema(name: str) -> Mapping[str, Any] | None:
+        found = described.get(name)
+        return found if isinstance(found, dict) else None
+
+    return handler_models.HandlerVersion(
+        plugin=message.plugin,
+        plugin_version=message.plugin_version,
+        workers=message.workers,
+        worker_names=tuple(message.worker_names),
+        is_described=isinstance(told, dict),
+        doc=str(described.get("doc", "")),
+        takes_payload=described.get("takes_payload") is not False,
+        payload_optional=described.get("payload_optional") is True,
+        payload_schema=schema("payload"),
+        result_schema=schema("result"),
     )
 
 

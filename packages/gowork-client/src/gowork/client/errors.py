@@ -11,6 +11,7 @@
     │   ├── PermissionDenied
     │   ├── LeaderTooOld             the leader lacks a method or a field: .lacks, .version
     │   ├── ClientClosed             (also ValueError) the client was closed
+    │   ├── ClientForked             (also RuntimeError) the client was used before this process was forked
     │   ├── WrongEventLoop           (also RuntimeError) the client belongs to another event loop
     │   ├── DeadlineExceeded         (also TimeoutError)
     │   └── LeaderUnreachable        (also ConnectionError) no leader serves: .address, .answered
@@ -41,6 +42,7 @@ __all__ = [
     "AlreadyExists",
     "CallError",
     "ClientClosed",
+    "ClientForked",
     "DeadlineExceeded",
     "FailedPrecondition",
     "FieldViolation",
@@ -147,6 +149,12 @@ class LeaderUnreachable(CallError, ConnectionError):
 
 class ClientClosed(CallError, ValueError):
     """The client was closed; make a new one."""
+
+
+class ClientForked(CallError, RuntimeError):
+    """The client was used before this process was forked, and no connection survives a fork. Make a client in each
+    process, after the fork.
+    """
 
 
 class WrongEventLoop(CallError, RuntimeError):

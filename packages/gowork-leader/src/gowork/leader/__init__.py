@@ -4,6 +4,13 @@ from gowork.base.certificates import CertificateError
 from gowork.base.tls_files import TlsFiles
 from gowork.leader._access.access import Access
 from gowork.leader._access.access_file import AccessError
+from gowork.leader._access.authenticators import (
+    Authenticator,
+    AuthenticatorError,
+    Caller,
+    Credentials,
+    load_authenticator,
+)
 from gowork.leader._app.leader import Leader
 from gowork.leader._app.node import Addresses
 from gowork.leader._app.ports import ListenError
@@ -15,11 +22,16 @@ __all__ = [
     "Access",
     "AccessError",
     "Addresses",
+    "Authenticator",
+    "AuthenticatorError",
+    "Caller",
     "CertificateError",
+    "Credentials",
     "Leader",
     "ListenError",
     "Settings",
     "TlsFiles",
     "__version__",
+    "load_authenticator",
     "open_store",
 ]

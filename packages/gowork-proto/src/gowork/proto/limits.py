@@ -21,6 +21,8 @@ LABEL_VALUE_BYTES_MAX = 253
 BATCH_TASKS_MAX = 10_000
 #: Most tasks that a handler may schedule with its completion.
 FOLLOW_UPS_MAX = 1_000
+#: Most rows of one message of completions by columns.
+COMPLETIONS_ROWS_MAX = 10_000
 #: Most bytes of one ScheduleTasks call.
 BATCH_BYTES_MAX = 4 << 20
 #: Most tasks or members on one page, and how many a page has when the caller names no number.
@@ -52,6 +54,13 @@ PLUGIN_ERRORS_MAX = 64
 PLUGIN_ERROR_BYTES_MAX = 1024
 #: Longest form of a handler (HandlerInfo.form), in bytes.
 HANDLER_FORM_BYTES_MAX = 64
+#: Longest name and version of a plugin, in bytes of UTF-8.
+PLUGIN_NAME_BYTES_MAX = 128
+#: Largest description of a handler (HandlerDescription.text), in bytes, and the hex digits of its digest.
+HANDLER_DESCRIPTION_BYTES_MAX = 64 << 10
+HANDLER_DIGEST_DIGITS = 32
+#: How many workers are named for each version of a handler.
+HANDLER_WORKERS_NAMED_MAX = 100
 #: Most attempts that a retry policy may ask for, its longest delay in milliseconds, and its largest factor.
 ATTEMPTS_MAX = 1_000
 RETRY_DELAY_MS_MAX = 7 * 24 * 3600 * 1000

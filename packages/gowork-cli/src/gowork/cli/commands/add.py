@@ -17,7 +17,7 @@ from gowork.cli.output import harmless, write_record
 from gowork.cli.parameters import duration, pairs, time
 from gowork.cli.records import task_record
 from gowork.cli.waiting import spinning
-from gowork.client import Priority, TaskInfo, TaskOptions, TaskStatus, TaskView
+from gowork.client import Client, InvalidArgument, Priority, TaskInfo, TaskOptions, TaskStatus, TaskView
 
 _PRIORITIES = [priority for priority in Priority if priority is not Priority.UNSPECIFIED]
 
@@ -92,6 +92,11 @@ A FILE has a task on each line. The options of a line replace those given here:
     "--timeout", type=duration, metavar="DURATION", help="With --wait: stop waiting after this time. The task goes on."
 )
 @click.option(
+    "--no-check",
+    is_flag=True,
+    help="Send the payload even if the handler, as workers describe it, does not take it.",
+)
+@click.option(
     "--file",
     type=click.File("rb"),
     help="Add all tasks of this file, one JSON object on each line. - is standard input.",
@@ -108,6 +113,7 @@ def add(
     wait: bool,
     timeout: float | None,
     file: Any,
+    no_check: bool,
     **others: str | float | datetime | None,
 ) -> None:
     """Schedule a task, and print its id.
@@ -131,6 +137,8 @@ def add(
         return
     task_id, payload = _words(words, options)
     with common.client() as client:
+        if (handler := options.get("handler")) and not no_check:
+            _check(client, payload, handler)
         handle = client.schedule(payload, id=task_id, **options)
     if wait:
         # The id is printed at once, so that the task can be found if the wait is interrupted. Standard output is kept
@@ -162,6 +170,23 @@ def _payload(data: bytes) -> msgspec.Raw | bytes:
     except UnicodeDecodeError:
         return data
     return msgspec.Raw(data)
+
+
+def _check(client: Client, payload: object, handler: str) -> None:
+    """Checks a payload before it is sent, and warns of a handler that no worker has.
+
+    Raises:
+        click.ClickException: when the handler does not take the payload.
+    """
+    try:
+        warning = client.check_payload(payload, handler=handler)
+    except InvalidArgument as error:
+        raise click.ClickException(
+            f"the handler {handler!r} does not take this: {error}; see gowork handlers {handler}, or send it with "
+            "--no-check"
+        ) from error
+    if warning:
+        click.echo(harmless(f"gowork: {warning}"), err=True)
 
 
 def _print_result(common: CommonOptions, task: TaskInfo) -> None:

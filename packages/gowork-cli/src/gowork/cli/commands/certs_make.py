@@ -28,9 +28,9 @@ from gowork.base.issuing import (
     encoded,
     new_authority,
 )
+from gowork.base.suggestions import meant
 from gowork.cli.options import CommonOptions, OutputFormat, common_options, pass_common
 from gowork.cli.output import ago, console, plain, table, write_record
-from gowork.cli.suggestions import meant
 
 if TYPE_CHECKING:
     from cryptography import x509

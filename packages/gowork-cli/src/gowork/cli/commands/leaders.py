@@ -5,11 +5,12 @@ from __future__ import annotations
 import click
 from rich.table import Table
 
+from gowork.base.suggestions import meant
 from gowork.cli import questions
 from gowork.cli.options import CommonOptions, OutputFormat, common_options, pass_common
 from gowork.cli.output import ago, console, plain, table, write_record
 from gowork.cli.records import leader_record, leaders_record
-from gowork.cli.suggestions import SuggestingGroup, meant
+from gowork.cli.suggestions import SuggestingGroup
 from gowork.client import LeaderInfo, Leaders
 
 

@@ -9,13 +9,14 @@ import click
 from click.types import IntParamType
 from rich.text import Text
 
+from gowork.base.suggestions import meant
 from gowork.cli import questions
 from gowork.cli.completions import complete_queue
 from gowork.cli.listing import print_rows
 from gowork.cli.options import CommonOptions, OutputFormat, common_options, pass_common
 from gowork.cli.output import console, plain, write_record, write_records
 from gowork.cli.records import queue_record
-from gowork.cli.suggestions import SuggestingGroup, meant
+from gowork.cli.suggestions import SuggestingGroup
 from gowork.client import Client, Queue
 
 

@@ -21,6 +21,7 @@ from gowork.cli.options import CommonOptions, common_options, pass_common
 from gowork.cli.output import console
 from gowork.cli.parameters import duration
 from gowork.cli.processes import ChildFailed
+from gowork.cli.reloading import ReloadPlan, is_available
 from gowork.client import Client, Member
 
 _SCHEDULER_DEFAULT = "127.0.0.1:50052"
@@ -31,6 +32,7 @@ _SCHEDULER_DEFAULT = "127.0.0.1:50052"
 Examples:
   gowork up
   gowork up --workers 3 --slots 8 --import hello
+  gowork up --import hello --reload              # new code in this folder is run at once
   gowork up --data-dir ./cluster --scheduler-listen 127.0.0.1:0 --print-addresses"""
 )
 @click.option(
@@ -108,6 +110,19 @@ Examples:
     help="How much workers log of a failed attempt: the exception's type, also its text, or also its traceback.  "
     "[default: GOWORK_LOG_FAILURES, else traceback]",
 )
+@click.option(
+    "--reload",
+    is_flag=True,
+    help="Start the workers again when Python files change. Leader and tasks stay; running tasks have --grace to "
+    "finish. Code that does not load is not run.",
+)
+@click.option(
+    "--reload-dir",
+    "reload_dirs",
+    type=click.Path(exists=True, file_okay=False),
+    multiple=True,
+    help="With --reload: watch this folder, with those within. Repeatable.  [default: the working directory]",
+)
 @click.option("--print-addresses", is_flag=True, help="Print one line of JSON with the addresses instead of words.")
 @common_options
 @pass_common
@@ -125,6 +140,8 @@ def up(
     log_level: str,
     log_format: str | None,
     log_failures: str | None,
+    reload: bool,
+    reload_dirs: tuple[str, ...],
     print_addresses: bool,
 ) -> None:
     """Run a leader and workers on this machine until Ctrl-C.
@@ -135,6 +152,10 @@ def up(
     for module, package in (("gowork.leader", "gowork-leader"), ("gowork.worker", "gowork-worker")):
         if find_spec(module) is None:
             raise click.ClickException(need(package))
+    if reload_dirs and not reload:
+        raise click.UsageError("--reload-dir is for --reload; give both")
+    if reload and not is_available():
+        raise click.ClickException("--reload needs watchfiles: python3 -m pip install watchfiles")
     listen = ["--cluster-listen", cluster_listen, "--scheduler-listen", scheduler_listen, "--http-listen", http_listen]
     plan = ClusterPlan(
         worker_pages=_worker_pages(http_listen, workers_http_port, workers),
@@ -154,6 +175,7 @@ def up(
         log_level=log_level,
         log_format=log_format,
         grace=grace,
+        reload=ReloadPlan(reload_dirs or (os.getcwd(),), modules) if reload else None,
     )
 
     ready = False

@@ -6,8 +6,9 @@ The asyncio form of this module is written by hand; the blocking form is generat
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
-from typing import Unpack
+import logging
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable
+from typing import Any, Unpack, overload
 
 import grpc
 
@@ -24,10 +25,22 @@ from gowork.client._async.watches import AsyncWatch
 from gowork.client._encrypting import encrypt_like
 from gowork.client._filters import filter_expression
 from gowork.client._leader_fields import THE_ORIGINAL, goes_beyond
-from gowork.client._models import TaskFilter, TaskInfo, TaskOptions, TaskView
+from gowork.client._models import NewTask, RunOptions, TaskFilter, TaskInfo, TaskOptions, TaskView
+from gowork.client._typed import (
+    ContextT,
+    Payload,
+    PayloadT,
+    ReturnT,
+    TakesBoth,
+    TakesBothAsync,
+    TakesPayload,
+    TakesPayloadAsync,
+)
 from gowork.client._waits import IDS_MAX, Wait, end_of
 from gowork.client.errors import AlreadyExists, LeaderTooOld
 from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
+
+_log = logging.getLogger("gowork.client")
 
 
 class AsyncClient(AsyncOperations):
@@ -38,17 +51,106 @@ class AsyncClient(AsyncOperations):
             print(await handle.result())
 
     Every call has a deadline. While no leader answers, it is made again within that deadline.
-    Make the client after a fork, not before: gRPC's connections do not survive one.
+    Use the client first after a fork, not before: gRPC's connections do not survive one. ClientForked says so.
     """
 
+    @overload
+    async def schedule(
+        self,
+        payload: Payload[PayloadT],
+        *,
+        handler: TakesBothAsync[PayloadT, ReturnT],
+        id: str | None = None,
+        **options: Unpack[RunOptions],
+    ) -> AsyncTaskHandle[ReturnT]: ...
+    @overload
+    async def schedule(
+        self,
+        payload: Payload[PayloadT],
+        *,
+        handler: TakesBoth[PayloadT, ReturnT],
+        id: str | None = None,
+        **options: Unpack[RunOptions],
+    ) -> AsyncTaskHandle[ReturnT]: ...
+    @overload
+    async def schedule(
+        self,
+        *,
+        handler: Callable[[ContextT], Coroutine[Any, Any, ReturnT]],
+        id: str | None = None,
+        **options: Unpack[RunOptions],
+    ) -> AsyncTaskHandle[ReturnT]: ...
+    @overload
+    async def schedule(
+        self,
+        *,
+        handler: Callable[[ContextT], ReturnT],
+        id: str | None = None,
+        **options: Unpack[RunOptions],
+    ) -> AsyncTaskHandle[ReturnT]: ...
+    @overload
+    async def schedule(
+        self,
+        *,
+        handler: Callable[[], Coroutine[Any, Any, ReturnT]],
+        id: str | None = None,
+        **options: Unpack[RunOptions],
+    ) -> AsyncTaskHandle[ReturnT]: ...
+    @overload
+    async def schedule(
+        self,
+        *,
+        handler: Callable[[], ReturnT],
+        id: str | None = None,
+        **options: Unpack[RunOptions],
+    ) -> AsyncTaskHandle[ReturnT]: ...
+    @overload
+    async def schedule(
+        self,
+        payload: Payload[PayloadT],
+        *,
+        handler: TakesPayloadAsync[PayloadT, ReturnT],
+        id: str | None = None,
+        **options: Unpack[RunOptions],
+    ) -> AsyncTaskHandle[ReturnT]: ...
+    @overload
+    async def schedule(
+        self,
+        payload: Payload[PayloadT],
+        *,
+        handler: TakesPayload[PayloadT, ReturnT],
+        id: str | None = None,
+        **options: Unpack[RunOptions],
+    ) -> AsyncTaskHandle[ReturnT]: ...
+    @overload
+    async def schedule(
+        self,
+        payload: NewTask,
+        *,
+        handler: Callable[..., Any],
+        id: str | None = None,
+        **options: Unpack[RunOptions],
+    ) -> AsyncTaskHandle[Any]: ...
+    @overload
+    async def schedule(
+        self,
+        payload: object = "",
+        *,
+        handler: str | None = None,
+        id: str | None = None,
+        **options: Unpack[RunOptions],
+    ) -> AsyncTaskHandle[Any]: ...
     async def schedule(
         self,
         payload: object = "",
         *,
         id: str | None = None,
         **options: Unpack[TaskOptions],
-    ) -> AsyncTaskHandle:
+    ) -> AsyncTaskHandle[Any]:
         """Schedules one task. When it returns, the task is on the leader's disk.
+
+        With the decorated function as handler, type checkers check the payload, and the handle's result has the
+        function's return type.
 
         Args:
             payload: text and bytes are sent as they are, everything else as JSON; at most 1 MiB. A NewTask has options
@@ -63,6 +165,8 @@ class AsyncClient(AsyncOperations):
             CallError: when the leader refused otherwise, or could not be reached.
         """
         encoder = requests.TaskEncoder(options, encryption=self._settings.encryption)
+        if self._checks_all:
+            await self._check_item(encoder, payload)
         task = encoder.task(payload, id)
         if goes_beyond(task):
             await self._calls.fit(lambda leader: leader.fit(task, encoder.now_ms(), self.address))
@@ -73,7 +177,8 @@ class AsyncClient(AsyncOperations):
                 await self._send(task)
         else:
             await self._send(task)
-        return AsyncTaskHandle(self, task.id)
+        function = options.get("handler")
+        return AsyncTaskHandle(self, task.id, function if callable(function) else None)
 
     def schedule_many(
         self,
@@ -234,6 +339,11 @@ class AsyncClient(AsyncOperations):
         )
         return AsyncWatch(self._connection, self._settings, request, on_removed)
 
+    async def _check_item(self, encoder: requests.TaskEncoder, item: object) -> None:
+        handler, text, data, form = encoder.unencrypted(item)
+        if handler and (warning := await self._check(handler, text, data, form)):
+            _log.warning("a task may wait for a handler", extra={"handler": handler, "reason": warning})
+
     async def _send(self, task: scheduler.Task) -> None:
         request = scheduler.ScheduleTaskRequest(task=task)
         try:
@@ -272,6 +382,8 @@ class AsyncClient(AsyncOperations):
             raise await self._calls.too_old("ScheduleTasks")
         with Flights(self._connection.schedule_tasks, self._settings) as flights:
             async for payload in payloads:
+                if self._checks_all:
+                    await self._check_item(encoder, payload)
                 id, entry = encoder.entry(payload)
                 if flights.add(id, entry):
                     while ids := await flights.landed():

@@ -71,8 +71,9 @@ class Connection:
             WrongEventLoop: when it belongs to another event loop, which is not closed.
         """
         opened = self._open
-        # The channels of a closed loop are gone. They could be closed only in that loop.
-        lives = opened is not None and not opened.loop.is_closed()
+        # The channels of a closed loop are gone. They could be closed only in that loop. Those of a forked process are
+        # its parent's.
+        lives = opened is not None and not (opened.loop.is_closed() or self._settings.is_forked)
         if opened is not None and lives and opened.loop is not asyncio.get_running_loop():
             raise WrongEventLoop
         self._settings.closed, self._open = True, None
@@ -81,7 +82,7 @@ class Connection:
 
     def _opened(self) -> _Open:
         loop = asyncio.get_running_loop()
-        if self._open is None:
+        if self._open is None or self._settings.is_forked:
             self._settings.check_open()
             routes = Routes(self._settings.rotation, self._settings.tls)
             channel = cast("grpc.aio.Channel", routes)

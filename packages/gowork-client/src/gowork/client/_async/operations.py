@@ -27,9 +27,13 @@ from gowork.client._backups import BackupFile
 from gowork.client._calls import ADDRESS_VARIABLE, CallSettings, Tries
 from gowork.client._encrypting import encryption_of
 from gowork.client._filters import filter_expression
+from gowork.client._handler_models import HandlerInfo
 from gowork.client._leader_models import LeaderInfo, Leaders, StoreComparison
 from gowork.client._models import Duration, Member, Stats, TaskFilter
+from gowork.client._payload_checks import PayloadChecks, check, need_jsonschema
+from gowork.client._payloads import encode_payload
 from gowork.client._queue_models import Explanation, Queue
+from gowork.client.errors import LeaderTooOld, PermissionDenied
 from gowork.proto.cluster.v1 import leader_pb2 as cluster
 from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
 
@@ -46,6 +50,7 @@ class AsyncOperations:
         keys: str | PathLike[str] | None = None,
         codec: str | Codec | None = None,
         tls: TlsFiles | None = None,
+        check_payloads: bool = False,
     ) -> None:
         """Makes a client. It connects at the first call. An asyncio client belongs to the event loop of that call.
 
@@ -65,19 +70,26 @@ class AsyncOperations:
                 where leaders ask for one. None for those that the environment variables GOWORK_TLS_CA, GOWORK_TLS_CERT,
                 GOWORK_TLS_KEY and GOWORK_TLS_NAME name, or plain text if none is set. New files are used within
                 seconds.
+            check_payloads: whether each payload is checked against the schemas that workers give of its handler, before
+                it is sent; see check_payload. The log warns of handlers that no worker has.
 
         Raises:
+            ImportError: when payloads are to be checked, and jsonschema is not installed (gowork-client[schemas]).
             AddressError: when an address is not HOST:PORT, or there are too many.
             CertificateError: when one of the files can't be used.
             ValueError: when the timeout is not positive.
             CodecSetupError: when the keys cannot be used. It is in gowork.client, too.
         """
+        if check_payloads:
+            need_jsonschema()
         encryption = encryption_of(keys, codec)
         self._settings = CallSettings.of(
             address, os.environ.get(ADDRESS_VARIABLE), timeout, patience, encryption=encryption, tls=tls
         )
         self._connection = Connection(self._settings)
         self._calls = Calls(self._connection, self._settings)
+        self._checks = PayloadChecks()
+        self._checks_all = check_payloads
 
     async def __aenter__(self) -> Self:
         return self
@@ -113,6 +125,61 @@ class AsyncOperations:
             request.page_token = response.next_page_token
             if not request.page_token:
                 return members
+
+    async def handlers(self, name: str = "") -> list[HandlerInfo]:
+        """Returns the handlers that workers have now, sorted by name: versions, workers, documentation and schemas.
+
+        Callback workers do not tell which handlers they have.
+
+        Args:
+            name: the handler to return alone; empty for all.
+
+        Raises:
+            InvalidArgument: when `name` cannot be the name of a handler.
+            LeaderTooOld: when the leader is older than 0.2.0.
+            CallError: when the leader refused otherwise, or could not be reached.
+        """
+        request = arguments.message(cluster.ListHandlersRequest, name=name)
+        found: list[HandlerInfo] = []
+        while True:
+            response = await self._calls.call(self._connection.cluster.ListHandlers, request)
+            found += map(responses.handler, response.handlers)
+            request.page_token = response.next_page_token
+            if not request.page_token:
+                return found
+
+    async def check_payload(self, payload: object, *, handler: object) -> str:
+        """Checks a payload against the schemas that workers give of a handler, as check_payloads does before each task.
+
+        What the leader told is believed for 30 s. Nothing is checked where the leader cannot tell, or may not.
+
+        Args:
+            payload: as for schedule.
+            handler: the handler's name, or the function that @handler decorated.
+
+        Returns:
+            A warning when no worker has the handler now, with the most similar names; else an empty text.
+
+        Raises:
+            InvalidArgument: when no version of the handler takes the payload. The error names the field.
+            ImportError: when jsonschema is not installed, which gowork-client[schemas] brings.
+            CallError: when the leader refused otherwise, or could not be reached.
+        """
+        text, data, form = encode_payload(payload)
+        return await self._check(requests.handler_name(handler), text, data, form)
+
+    async def _check(self, handler: str, text: str, data: bytes, form: int) -> str:
+        known = self._checks.get(handler)
+        if known is None:
+            try:
+                found = await self.handlers(handler)
+                others = [] if found else [each.name for each in await self.handlers()]
+            except (LeaderTooOld, PermissionDenied):
+                return ""
+            known = self._checks.put(handler, found, others)
+        versions, warning = known
+        check(versions, text, data, form)
+        return warning
 
     async def drain(self, id: str, budget: Duration | None = None) -> None:
         """Takes a worker out of service: it gets no more tasks, finishes what it runs, and leaves.

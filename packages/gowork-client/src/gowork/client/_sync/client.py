@@ -6,9 +6,10 @@ The asyncio form of this module is written by hand; the blocking form is generat
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import Unpack
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from typing import Any, Unpack, overload
 
 import grpc
 
@@ -20,15 +21,27 @@ from gowork.client import _responses as responses
 from gowork.client._encrypting import encrypt_like
 from gowork.client._filters import filter_expression
 from gowork.client._leader_fields import THE_ORIGINAL, goes_beyond
-from gowork.client._models import TaskFilter, TaskInfo, TaskOptions, TaskView
+from gowork.client._models import NewTask, RunOptions, TaskFilter, TaskInfo, TaskOptions, TaskView
 from gowork.client._sync.flights import Flights
 from gowork.client._sync.handles import TaskHandle
 from gowork.client._sync.operations import Operations
 from gowork.client._sync.streams import WaitStream, finished, merged, stepped
 from gowork.client._sync.watches import Watch
+from gowork.client._typed import (
+    ContextT,
+    Payload,
+    PayloadT,
+    ReturnT,
+    TakesBoth,
+    TakesBothAsync,
+    TakesPayload,
+    TakesPayloadAsync,
+)
 from gowork.client._waits import IDS_MAX, Wait, end_of
 from gowork.client.errors import AlreadyExists, LeaderTooOld
 from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
+
+_log = logging.getLogger("gowork.client")
 
 
 class Client(Operations):
@@ -39,17 +52,106 @@ class Client(Operations):
             print(handle.result())
 
     Every call has a deadline. While no leader answers, it is made again within that deadline.
-    Make the client after a fork, not before: gRPC's connections do not survive one.
+    Use the client first after a fork, not before: gRPC's connections do not survive one. ClientForked says so.
     """
 
+    @overload
+    def schedule(
+        self,
+        payload: Payload[PayloadT],
+        *,
+        handler: TakesBothAsync[PayloadT, ReturnT],
+        id: str | None = None,
+        **options: Unpack[RunOptions],
+    ) -> TaskHandle[ReturnT]: ...
+    @overload
+    def schedule(
+        self,
+        payload: Payload[PayloadT],
+        *,
+        handler: TakesBoth[PayloadT, ReturnT],
+        id: str | None = None,
+        **options: Unpack[RunOptions],
+    ) -> TaskHandle[ReturnT]: ...
+    @overload
+    def schedule(
+        self,
+        *,
+        handler: Callable[[ContextT], Coroutine[Any, Any, ReturnT]],
+        id: str | None = None,
+        **options: Unpack[RunOptions],
+    ) -> TaskHandle[ReturnT]: ...
+    @overload
+    def schedule(
+        self,
+        *,
+        handler: Callable[[ContextT], ReturnT],
+        id: str | None = None,
+        **options: Unpack[RunOptions],
+    ) -> TaskHandle[ReturnT]: ...
+    @overload
+    def schedule(
+        self,
+        *,
+        handler: Callable[[], Coroutine[Any, Any, ReturnT]],
+        id: str | None = None,
+        **options: Unpack[RunOptions],
+    ) -> TaskHandle[ReturnT]: ...
+    @overload
+    def schedule(
+        self,
+        *,
+        handler: Callable[[], ReturnT],
+        id: str | None = None,
+        **options: Unpack[RunOptions],
+    ) -> TaskHandle[ReturnT]: ...
+    @overload
+    def schedule(
+        self,
+        payload: Payload[PayloadT],
+        *,
+        handler: TakesPayloadAsync[PayloadT, ReturnT],
+        id: str | None = None,
+        **options: Unpack[RunOptions],
+    ) -> TaskHandle[ReturnT]: ...
+    @overload
+    def schedule(
+        self,
+        payload: Payload[PayloadT],
+        *,
+        handler: TakesPayload[PayloadT, ReturnT],
+        id: str | None = None,
+        **options: Unpack[RunOptions],
+    ) -> TaskHandle[ReturnT]: ...
+    @overload
+    def schedule(
+        self,
+        payload: NewTask,
+        *,
+        handler: Callable[..., Any],
+        id: str | None = None,
+        **options: Unpack[RunOptions],
+    ) -> TaskHandle[Any]: ...
+    @overload
+    def schedule(
+        self,
+        payload: object = "",
+        *,
+        handler: str | None = None,
+        id: str | None = None,
+        **options: Unpack[RunOptions],
+    ) -> TaskHandle[Any]: ...
     def schedule(
         self,
         payload: object = "",
         *,
         id: str | None = None,
         **options: Unpack[TaskOptions],
-    ) -> TaskHandle:
+    ) -> TaskHandle[Any]:
         """Schedules one task. When it returns, the task is on the leader's disk.
+
+        With the decorated function as handler, type checkers check the payload, and the handle's result has the
+        function's return type.
 
         Args:
             payload: text and bytes are sent as they are, everything else as JSON; at most 1 MiB. A NewTask has options
@@ -64,6 +166,8 @@ class Client(Operations):
             CallError: when the leader refused otherwise, or could not be reached.
         """
         encoder = requests.TaskEncoder(options, encryption=self._settings.encryption)
+        if self._checks_all:
+            self._check_item(encoder, payload)
         task = encoder.task(payload, id)
         if goes_beyond(task):
             self._calls.fit(lambda leader: leader.fit(task, encoder.now_ms(), self.address))
@@ -74,7 +178,8 @@ class Client(Operations):
                 self._send(task)
         else:
             self._send(task)
-        return TaskHandle(self, task.id)
+        function = options.get("handler")
+        return TaskHandle(self, task.id, function if callable(function) else None)
 
     def schedule_many(
         self,
@@ -233,6 +338,11 @@ class Client(Operations):
         )
         return Watch(self._connection, self._settings, request, on_removed)
 
+    def _check_item(self, encoder: requests.TaskEncoder, item: object) -> None:
+        handler, text, data, form = encoder.unencrypted(item)
+        if handler and (warning := self._check(handler, text, data, form)):
+            _log.warning("a task may wait for a handler", extra={"handler": handler, "reason": warning})
+
     def _send(self, task: scheduler.Task) -> None:
         request = scheduler.ScheduleTaskRequest(task=task)
         try:
@@ -269,6 +379,8 @@ class Client(Operations):
             raise self._calls.too_old("ScheduleTasks")
         with Flights(self._connection.schedule_tasks, self._settings) as flights:
             for payload in payloads:
+                if self._checks_all:
+                    self._check_item(encoder, payload)
                 id, entry = encoder.entry(payload)
                 if flights.add(id, entry):
                     while ids := flights.landed():

@@ -49,4 +49,6 @@ class Connection:
     def close(self) -> None:
         """Ends the connection for good. Calls that are under way fail."""
         self._settings.closed = True
-        self._routes.close()
+        # In a forked process, the parent goes on using what would be closed, and gRPC may wait for ever.
+        if not self._settings.is_forked:
+            self._routes.close()

@@ -6,24 +6,28 @@ The asyncio form of this module is written by hand; the blocking form is generat
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from gowork.client._handles import Handle
 from gowork.client._models import TaskInfo
+from gowork.client._typed import ReturnT_co
 
 if TYPE_CHECKING:
+    from typing_extensions import TypeForm
+
     from gowork.client._sync.client import Client
 
 ResultT = TypeVar("ResultT")
 
 
-class TaskHandle(Handle):
-    """A task that was scheduled by an Client."""
+class TaskHandle(Handle, Generic[ReturnT_co]):
+    """A task that was scheduled by an Client. Its type parameter is what the handler returns, where known."""
 
     __slots__ = ("_client",)
 
-    def __init__(self, client: Client, id: str) -> None:
-        super().__init__(id, client._settings.encryption)  # noqa: SLF001 - the handle is a part of its client
+    def __init__(self, client: Client, id: str, function: Callable[..., Any] | None = None) -> None:
+        super().__init__(id, client._settings.encryption, function)  # noqa: SLF001 - the handle is a part of its client
         self._client = client
 
     def wait(self, timeout: float | None = None) -> TaskInfo:
@@ -42,19 +46,21 @@ class TaskHandle(Handle):
         return task
 
     @overload
-    def result(self, type: None = None, *, timeout: float | None = None) -> Any: ...
+    def result(self, type: None = None, *, timeout: float | None = None) -> ReturnT_co: ...
     @overload
-    def result(self, type: type[ResultT], *, timeout: float | None = None) -> ResultT: ...
+    def result(self, type: TypeForm[ResultT], *, timeout: float | None = None) -> ResultT: ...
     def result(self, type: Any = None, *, timeout: float | None = None) -> Any:
         """Waits until the task has finished, and returns what its handler returned.
 
         Args:
-            type: the type to decode the result to; see TaskInfo.value.
+            type: the type to decode the result to; see TaskInfo.value. None for the type that the handler is annotated
+                to return, where the task was scheduled with the decorated function. Any for the result as it is in
+                JSON.
             timeout: as for wait.
 
         Raises:
             TaskFailed, TaskCancelled: when the task did not complete.
-            ResultError: when the result does not fit the type.
+            ResultError: when the result does not fit the type, or the annotation cannot be resolved.
             TaskNotFinished, CallError: as for wait.
         """
         if self._task is None:

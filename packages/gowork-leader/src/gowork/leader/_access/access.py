@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import grpc
 from msgspec import Struct
+from msgspec.structs import replace
 
 from gowork.base.identities import (
     PROXIED,
@@ -26,6 +27,7 @@ from gowork.base.identities import (
 )
 from gowork.leader._access.access_file import AccessError, AccessFile, Entry, is_allowed_host, read_access_file
 from gowork.leader._access.audit import Audit
+from gowork.leader._access.authenticators import Authenticator, Credentials
 from gowork.leader._access.metadata import CALLER_KEY, FORWARDED
 from gowork.leader._access.rights import CONCERN_ALL, Identity, Limits, decoded
 from gowork.proto.status import Refusal
@@ -35,6 +37,10 @@ _log = logging.getLogger(__name__)
 AUTHORIZATION = "authorization"
 _BEARER = "bearer "
 _NO_ENTRY = Entry("")
+#: The reasons of refusals of callers whom the leader does not know by itself. One that is revoked is known.
+_UNKNOWN = frozenset({"NO_IDENTITY", "NO_ROLE", "TOKEN_UNKNOWN", "TOKEN_UNUSABLE"})
+#: Metadata that anybody can send, and that only leaders and proxies are believed.
+_INTERNAL = frozenset({CALLER_KEY, FORWARDED, PROXIED})
 #: How many bytes of a token's hash are looked up. The rest is compared in constant time.
 _LOOKED_UP_BYTES = 8
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -56,12 +62,14 @@ class Access:
 
     Args:
         path: the access file; None: there is none, and only certificates with gowork:// URIs have roles.
+        authenticator: is asked who calls where neither says it; None: nobody is.
 
     Raises:
         AccessError: the file can't be used.
     """
 
-    def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
+    def __init__(self, path: str | os.PathLike[str] | None = None, authenticator: Authenticator | None = None) -> None:
+        self._authenticator = authenticator
         self._path = path = None if path is None else Path(path)
         self.audit = Audit()
         self._look = self._seen = _look(path)
@@ -100,13 +108,52 @@ class Access:
             Refusal: UNAUTHENTICATED: it is not known who calls, or they are revoked. PERMISSION_DENIED: they may not
                 make this call.
         """
-        caller = self._caller(context)
-        if not caller.may(call):
-            raise _denied("ROLE_MISSING", f"{caller.words} may not call {call.partition('/')[2]}")
-        if caller.is_bound and call in CONCERN_ALL:
-            message = f"{caller.words} may not call {call.partition('/')[2]}: it concerns all queues and handlers"
-            raise _denied("OUT_OF_BOUNDS", message)
-        return caller
+        return _allowed(self._caller(context), call)
+
+    @property
+    def authenticator(self) -> str:
+        """What the authenticator is called; empty: there is none."""
+        return "" if self._authenticator is None else self._authenticator.title
+
+    def has_to_ask(self, refusal: Refusal) -> bool:
+        """Whether the authenticator may know a caller whom `admit` has refused so."""
+        return self._authenticator is not None and refusal.reason in _UNKNOWN
+
+    async def ask(self, call: str, context: _Context, refusal: Refusal) -> Identity:
+        """Does as `admit`, and has the authenticator say who makes the call.
+
+        Args:
+            call: service/method.
+            context: the call's.
+            refusal: that of `admit`, which stands where the authenticator does not know the caller.
+
+        Raises:
+            Refusal: as `admit`, or the authenticator has failed.
+        """
+        assert self._authenticator is not None, "has_to_ask says so"
+        said = said_in(context, AUTHORIZATION, CALLER_KEY, FORWARDED, PROXIED)
+        _, pem = self._shown(self._known, context, said[PROXIED])
+        kept = tuple((str(key), value) for key, value in context.invocation_metadata() or () if key not in _INTERNAL)
+        found = await self._authenticator.ask(Credentials(call, context.peer(), pem or b"", kept))
+        if found is None:
+            raise refusal
+        # What the file says by now.
+        caller = self._vouched(*found)
+        return _allowed(_handed_on(self._known, caller, said[CALLER_KEY], is_forwarded=bool(said[FORWARDED])), call)
+
+    def admit_again(self, call: str, context: _Context, caller: Identity) -> Identity:
+        """Does as `admit`, for somebody who has been admitted before. The authenticator is not asked again.
+
+        Raises:
+            Refusal: as `admit`.
+        """
+        if caller.vouched is None:
+            return self.admit(call, context)
+        return _allowed(self._vouched(caller.name, caller.vouched), call)
+
+    def _vouched(self, name: str, roles: frozenset[Role]) -> Identity:
+        """Returns whom the authenticator has named, as the file leaves them."""
+        return replace(_of_roles(self._known, name, roles), vouched=roles)
 
     def is_leader(self, certificate: bytes) -> bool:
         """Whether other leaders with the same access file take a certificate (PEM) for a leader's.
@@ -134,19 +181,45 @@ class Access:
     def _caller(self, context: _Context) -> Identity:
         known = self._known
         said = said_in(context, AUTHORIZATION, CALLER_KEY, FORWARDED, PROXIED)
-        try:
-            caller = _of_certificate(known, certificate_of(context))
-            is_proxy = isinstance(caller, Identity) and Role.PROXY in caller.roles
-            if is_proxy or context.peer().startswith("unix:"):
-                caller = _of_certificate(known, proxied_certificate(said[PROXIED]))
-        except IdentityError as error:
-            raise _unknown("CERTIFICATE_UNUSABLE", str(error)) from None
+        caller, _ = self._shown(known, context, said[PROXIED])
         caller = _by_token(known, said[AUTHORIZATION]) or caller
         if isinstance(caller, Refusal):
             raise caller
         if caller is None:
             raise _unknown("NO_IDENTITY", "show a certificate, or a token: this leader wants to know who calls")
         return _handed_on(known, caller, said[CALLER_KEY], is_forwarded=bool(said[FORWARDED]))
+
+    @staticmethod
+    def _shown(known: _Known, context: _Context, proxied: list[str]) -> tuple[Identity | Refusal | None, bytes | None]:
+        """Returns whose the certificate is that counts, and the certificate: a proxy hands that of its caller on.
+
+        Raises:
+            Refusal: it can't be read, or is revoked.
+        """
+        try:
+            pem = certificate_of(context)
+            caller = _of_certificate(known, pem)
+            is_proxy = isinstance(caller, Identity) and Role.PROXY in caller.roles
+            if is_proxy or context.peer().startswith("unix:"):
+                pem = proxied_certificate(proxied)
+                caller = _of_certificate(known, pem)
+        except IdentityError as error:
+            raise _unknown("CERTIFICATE_UNUSABLE", str(error)) from None
+        return caller, pem
+
+
+def _allowed(caller: Identity, call: str) -> Identity:
+    """Returns the caller of a call who may make it.
+
+    Raises:
+        Refusal: PERMISSION_DENIED: they may not.
+    """
+    if not caller.may(call):
+        raise _denied("ROLE_MISSING", f"{caller.words} may not call {call.partition('/')[2]}")
+    if caller.is_bound and call in CONCERN_ALL:
+        message = f"{caller.words} may not call {call.partition('/')[2]}: it concerns all queues and handlers"
+        raise _denied("OUT_OF_BOUNDS", message)
+    return caller
 
 
 def _known(file: AccessFile) -> _Known:

@@ -28,6 +28,7 @@ CALLER_LIMIT = "CALLER_LIMIT"
 #: The reasons of refusals that are counted. They are shown from the beginning, so that a rate has the first one, too.
 _REASONS = (
     "ADDRESS_NOT_ALLOWED",
+    "AUTHENTICATOR_FAILED",
     "CALLER_UNUSABLE",
     "CERTIFICATE_UNUSABLE",
     "NOT_A_LEADER",

@@ -25,7 +25,7 @@ _SEES = {
         "GetTasks", "GetTask", "ListTasks", "WaitTasks", "WaitTask", "WatchTasks", "Stats", "Activity", "ExplainTask",
         "ListQueues",
     )
-}  # fmt: skip
+} | {f"{_CLUSTER}ListHandlers"}  # fmt: skip
 _SCHEDULES = {f"{_TASKS}{name}" for name in ("ScheduleTask", "ScheduleTasks", "SubmitTasks", "CancelTask", "RetryTask")}
 _WORKS = {
     "worker.v1.SessionService/Connect",
@@ -95,6 +95,8 @@ class Identity(Struct, frozen=True):
     queues: tuple[str, ...] | None = None
     handlers: tuple[str, ...] | None = None
     limits: Limits = Limits()
+    #: The roles that the authenticator gave it; None: the leader knows it by itself.
+    vouched: frozenset[Role] | None = None
 
     @property
     def is_bound(self) -> bool:

@@ -21,6 +21,7 @@ from gowork.base.tls import Tls, tls_of
 from gowork.base.tls_files import TlsFiles
 from gowork.leader._access.access import Access
 from gowork.leader._access.access_file import AccessError
+from gowork.leader._access.authenticators import Authenticator, AuthenticatorError, load_authenticator
 from gowork.leader._app.leader import check_tls
 
 _log = logging.getLogger(__name__)
@@ -47,7 +48,10 @@ class AccessOptions(Struct, frozen=True):
             )
             return
         by_certificate = self.tls is not None and self.tls.asks_for_certificates
-        _log.info("asks who calls", extra={"certificates": by_certificate, "access": self.path})
+        _log.info(
+            "asks who calls",
+            extra={"certificates": by_certificate, "access": self.path, "authenticator": self.access.authenticator},
+        )
         pair = None if self.tls is None else self.tls.held.pair
         if pair is not None and not self.access.is_leader(pair.chain):
             _log.warning(
@@ -59,6 +63,7 @@ class AccessOptions(Struct, frozen=True):
 def access_options(
     files: TlsFiles,
     path: str | None,
+    authenticator: str | None,
     http_token_file: str | None,
     *,
     listened: tuple[str, ...],
@@ -71,6 +76,7 @@ def access_options(
     Args:
         files: the certificates.
         path: the access file; None: there is none.
+        authenticator: the name of what is asked who calls; None: nothing is.
         http_token_file: has what a scrape of /metrics must show; None: nothing.
         listened: HOST:PORT, for workers and for clients.
         has_proxy: whether a proxy says who calls.
@@ -81,7 +87,8 @@ def access_options(
         click.UsageError: a file can't be used, or the options don't suffice.
     """
     tls = _tls(files, is_alone=is_alone)
-    access = _access(path, tls, asks=bool(path or has_proxy), is_alone=is_alone)
+    asked = _authenticator(authenticator)
+    access = _access(path, asked, tls, asks=bool(path or has_proxy or asked), is_alone=is_alone)
     if not insecure and (access is None or tls is None):
         _check_local(*listened, has_tokens=access is not None)
     return AccessOptions(tls, access, path or "", _http_token(http_token_file))
@@ -97,7 +104,17 @@ def _tls(files: TlsFiles, *, is_alone: bool) -> Tls | None:
     return tls
 
 
-def _access(path: str | None, tls: Tls | None, *, asks: bool, is_alone: bool) -> Access | None:
+def _authenticator(name: str | None) -> Authenticator | None:
+    """Raises: click.UsageError: it is not there, or can't be loaded."""
+    try:
+        return None if name is None else load_authenticator(name)
+    except AuthenticatorError as error:
+        raise click.UsageError(f"--authenticator: {error}") from None
+
+
+def _access(
+    path: str | None, authenticator: Authenticator | None, tls: Tls | None, *, asks: bool, is_alone: bool
+) -> Access | None:
     """Returns what says who may do what; None where everybody may do everything.
 
     Raises:
@@ -111,7 +128,7 @@ def _access(path: str | None, tls: Tls | None, *, asks: bool, is_alone: bool) ->
             "leaders with a log know one another by certificates with the role leader: give --tls-client-ca"
         )
     try:
-        access = Access(None if path is None else Path(path))
+        access = Access(None if path is None else Path(path), authenticator)
         pair = tls.held.pair if tls is not None and not is_alone else None
         if pair is not None and not access.is_leader(pair.chain):
             raise click.UsageError(

@@ -229,6 +229,13 @@ _TLS_CERT_HELP = (
     "used within seconds.",
 )
 @click.option(
+    "--authenticator",
+    callback=not_empty,
+    metavar="NAME",
+    show_default="none",
+    help="Ask this one who calls, where certificate and token say nothing. Packages contribute authenticators.",
+)
+@click.option(
     "--proxy-listen",
     callback=not_empty,
     metavar="PATH",
@@ -290,6 +297,7 @@ def main(
     tls_name: str | None,
     tls_worker_name: str | None,
     access: str | None,
+    authenticator: str | None,
     proxy_listen: str | None,
     insecure: bool,
     http_token_file: str | None,
@@ -318,6 +326,7 @@ def main(
     let_in = access_options(
         TlsFiles(tls_ca, tls_cert, tls_key, tls_client_ca, tls_name or ""),
         access,
+        authenticator,
         http_token_file,
         listened=(cluster_listen, scheduler_listen),
         has_proxy=bool(proxy_listen),

@@ -28,6 +28,7 @@ from gowork.leader._replication.journal import Journal
 from gowork.leader._rpc.activity import Overview
 from gowork.leader._rpc.explaining import Explaining
 from gowork.leader._rpc.following import Following
+from gowork.leader._rpc.handlers import Handlers
 from gowork.leader._rpc.keeping import Keeping
 from gowork.leader._rpc.leaders import Leaders, LoneLeader
 from gowork.leader._rpc.lookups import Lookups
@@ -96,7 +97,11 @@ class Term:
         explaining = Explaining(engine, store)
         methods = compose(
             {
-                "cluster.v1.LeaderService": (self._membership, self._leaders),
+                "cluster.v1.LeaderService": (
+                    self._membership,
+                    self._leaders,
+                    Handlers(engine, self._sessions.descriptions),
+                ),
                 "scheduler.v1.SchedulerService": (
                     Scheduling(engine),
                     Lookups(engine, store, explaining, __version__, own.name),

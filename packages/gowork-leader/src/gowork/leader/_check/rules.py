@@ -11,7 +11,8 @@ RULES: Mapping[str, str] = {
     "hello-first": "sends Hello in its first frame and in no other",
     "hello-valid": "introduces itself within the limits of the contract",
     "credit-given": "gives credit once it is welcomed",
-    "frames-valid": "sends only what a leader takes: outcomes that exist, results up to 1 MiB, credit that never falls",
+    "frames-valid": "sends only what a leader takes: outcomes that exist, results up to 1 MiB, credit that never "
+    "falls, and columns of one length, which Welcome has asked for",
     "report": "reports each grant once, by its id and fence, with how it ended and what came of it",
     "credit-renewed": "gives credit again as its tasks end, so that it gets more tasks than its first credit allowed",
     "batch": "takes as many grants in one frame as it gave credit for",

@@ -6,16 +6,18 @@ Owns what the worker has said on each stream so far. It decides nothing: the sce
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 
 import grpc
 from google.protobuf.message import DecodeError
 
 from gowork.base.channels import SERVER_OPTIONS, format_address, parse_address
+from gowork.leader._rpc.columns import completions_from, reports_of
 from gowork.leader._rpc.validation import Violations, check_hello
 from gowork.proto import limits
 from gowork.proto.scheduler.v1 import scheduler_pb2
+from gowork.proto.status import Refusal
 from gowork.proto.worker.v1 import session_pb2 as pb
 from gowork.proto.worker.v1 import session_pb2_grpc
 
@@ -44,6 +46,8 @@ class Stream:
         self.over = False
         #: In words, what the worker sent that no leader accepts.
         self.faults: list[str] = []
+        #: Whether Welcome said that reports may come by columns.
+        self.reads_completions = False
         #: How many grants were sent.
         self.granted = 0
         #: Whether heartbeats are answered.
@@ -57,6 +61,7 @@ class Stream:
     def send(self, frame: pb.ConnectResponse) -> None:
         """Puts a frame on its way."""
         self.granted += len(frame.grants)
+        self.reads_completions |= frame.welcome.reads_completions
         self._outbox.put_nowait(frame)
 
     def acknowledge(self, fences: Iterable[int], *, refused: bool = False) -> None:
@@ -95,14 +100,15 @@ class Stream:
             if self.credit and count < self.credit[-1]:
                 self.faults.append(f"the credit fell from {self.credit[-1]} to {count}")
             self.credit.append(count)
-        for report in request.reports:
+        reports = [*request.reports, *self._by_columns(request.completions)]
+        for report in reports:
             self._look_at(report)
-            self.reports.append(report)
+        self.reports += reports
         self.pongs.extend(request.pongs)
         for condition in request.conditions:
             self.draining, self.leaving = condition.draining, condition.leaving
-        if request.reports and self.acknowledging:
-            self.acknowledge(report.fence for report in request.reports)
+        if reports and self.acknowledging:
+            self.acknowledge(report.fence for report in reports)
         if not request.ByteSize():
             self.heartbeats += 1
             if self.answering:
@@ -118,6 +124,20 @@ class Stream:
         """Wakes the scene that waits in `until`."""
         heard, self._heard = self._heard, asyncio.Event()
         heard.set()
+
+    def _by_columns(self, completions: Sequence[pb.Completions]) -> list[pb.Report]:
+        """Returns the reports that came by columns."""
+        if not completions:
+            return []
+        if not self.reads_completions:
+            self.faults.append("reports came by columns, and Welcome did not say that the leader reads completions")
+        try:
+            for number, columns in enumerate(completions):
+                completions_from(columns, number)
+        except Refusal as refusal:
+            self.faults.append(refusal.message)
+            return []
+        return [report for columns in completions for report in reports_of(columns)]
 
     def _look_at(self, report: pb.Report) -> None:
         size = len(report.result.encode()) + len(report.result_data)

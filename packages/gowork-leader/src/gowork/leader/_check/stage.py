@@ -67,6 +67,7 @@ class Stage:
         self._prefix = secrets.token_hex(3)
         self._patience = max(script.first_patience, script.patience)
         #: Streams of this scene.
+        self._reads_completions = False
         self._streams: list[Stream] = []
         #: Whether the worker has the handler `script.sleep`; True until its first Hello.
         self.sleeps = True
@@ -131,11 +132,16 @@ class Stage:
             self.findings.passed("frames-valid")
 
     def welcome(self, stream: Stream, *, term: int = TERM) -> None:
-        """Opens the session."""
+        """Opens the session. Every other one lets reports come by columns."""
+        self._reads_completions = not self._reads_completions
         stream.send(
             pb.ConnectResponse(
                 welcome=pb.Welcome(
-                    term=term, lease_ms=LEASE_MS, heartbeat_ms=HEARTBEAT_MS, reconnect_grace_ms=RECONNECT_GRACE_MS
+                    term=term,
+                    lease_ms=LEASE_MS,
+                    heartbeat_ms=HEARTBEAT_MS,
+                    reconnect_grace_ms=RECONNECT_GRACE_MS,
+                    reads_completions=self._reads_completions,
                 )
             )
         )

@@ -130,7 +130,7 @@ def _task_moved(state: State, change: ch.TaskMoved) -> None:
     if after is RUNNING:
         state.fence = new.fence
         if new.grants == 1:
-            pending.tally.started.append((task.spec, _waited_ms(task.spec, new)))
+            pending.tally.started.append((task.spec, waited_ms(task.spec, new)))
         worker = _hold(state, task, new)
         if worker is not None:
             worker.granted += 1
@@ -142,7 +142,7 @@ def _task_moved(state: State, change: ch.TaskMoved) -> None:
             _await_expiry(state, task)
 
 
-def _waited_ms(spec: Spec, granted: Standing) -> int:
+def waited_ms(spec: Spec, granted: Standing) -> int:
     """Returns how long a task waited for its first grant while it could have run, in milliseconds."""
     # The wall clock may have been stepped back since, so the difference may be negative.
     return max(0, granted.started_ms - max(granted.created_ms, spec.run_at_ms))

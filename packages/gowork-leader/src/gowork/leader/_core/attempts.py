@@ -47,6 +47,53 @@ _COMPLETED = Outcome.COMPLETED
 _SCATTER = 2654435761
 
 
+def complete(
+    standing: Standing,
+    result: str,
+    result_data: bytes,
+    execution_us: int,
+    trace: str,
+    wall_ms: int,
+    reason: str = "",
+    *,
+    result_is_empty_data: bool = False,
+) -> Standing:
+    """Returns where a running task stands when its attempt has completed.
+
+    Args:
+        standing: a RUNNING one.
+        result: what the handler returned as text, and the next one as bytes.
+        result_data: see `result`.
+        execution_us: how long the handler ran, in microseconds.
+        trace: the traceparent of the attempt's span; empty when it was not traced.
+        wall_ms: the time.
+        reason: what the report says besides.
+        result_is_empty_data: whether the handler returned empty bytes.
+    """
+    started_ms = standing.started_ms
+    if execution_us:
+        started_ms = max(started_ms, wall_ms - execution_us // 1000)
+    fence, grants, worker, attempts = standing.fence, standing.grants, standing.worker, standing.attempts
+    ended = Attempt(grants, worker, started_ms, wall_ms, _COMPLETED, reason, fence, trace)
+    return Standing(
+        COMPLETED,
+        standing.created_ms,
+        fence,
+        grants,
+        standing.attempts_used + 1,
+        worker,
+        standing.instance,
+        started_ms,
+        wall_ms,
+        result,
+        result_data,
+        attempts=(*attempts[1 - ATTEMPTS_KEPT :], ended) if attempts else (ended,),
+        lost_alone=standing.lost_alone,
+        suspect=standing.suspect,
+        result_is_empty_data=result_is_empty_data,
+    )
+
+
 def settle(standing: Standing, report: Report, policy: RetryPolicy | None, wall_ms: int) -> Standing:
     """Returns where a running task stands after this report.
 
@@ -58,6 +105,17 @@ def settle(standing: Standing, report: Report, policy: RetryPolicy | None, wall_
     """
     outcome = report.outcome
     reason = report.reason or (report.failure.message[:200] if report.failure is not None else "")
+    if outcome is _COMPLETED:
+        return complete(
+            standing,
+            report.result,
+            report.result_data,
+            report.execution_us,
+            report.trace,
+            wall_ms,
+            reason,
+            result_is_empty_data=report.result_is_empty_data,
+        )
     # A grant may have waited in the worker's buffer: the attempt began when its handler did.
     started_ms = standing.started_ms
     if report.execution_us:
@@ -66,24 +124,6 @@ def settle(standing: Standing, report: Report, policy: RetryPolicy | None, wall_
         standing.grants, standing.worker, started_ms, wall_ms, outcome, reason, standing.fence, report.trace
     )
     history = (*standing.attempts[1 - ATTEMPTS_KEPT :], ended) if standing.attempts else (ended,)
-    if outcome is _COMPLETED:
-        return Standing(
-            COMPLETED,
-            standing.created_ms,
-            standing.fence,
-            standing.grants,
-            standing.attempts_used + 1,
-            standing.worker,
-            standing.instance,
-            started_ms,
-            wall_ms,
-            report.result,
-            report.result_data,
-            attempts=history,
-            lost_alone=standing.lost_alone,
-            suspect=standing.suspect,
-            result_is_empty_data=report.result_is_empty_data,
-        )
     used, lost_alone, suspect, failure = standing.attempts_used, standing.lost_alone, standing.suspect, report.failure
     status, delay_ms, uncounted = Status.PENDING, 0, 0
     if outcome is Outcome.CANCELLED:

@@ -100,6 +100,30 @@ class Report(Struct, frozen=True, gc=False):
     unfit: bool = False
 
 
+class Completions(Struct, frozen=True, gc=False):
+    """Reports of completed attempts by columns: row N of each column is of the Nth attempt.
+
+    It says what as many Reports would say. Whoever has many of them saves an object for each.
+    """
+
+    ids: Sequence[str]
+    fences: Sequence[int]
+    execution_us: Sequence[int]
+    results: Sequence[str]
+    result_data: Sequence[bytes]
+    #: The traceparents of the attempts' spans; empty where an attempt was not traced.
+    traces: Sequence[str]
+
+    def reports(self) -> list[Report]:
+        """Returns a report for each row."""
+        return [
+            Report(fence, id, Outcome.COMPLETED, result, data, execution_us=execution_us, trace=trace)
+            for id, fence, execution_us, result, data, trace in zip(
+                self.ids, self.fences, self.execution_us, self.results, self.result_data, self.traces, strict=True
+            )
+        ]
+
+
 class ProgressReport(Struct, frozen=True, gc=False):
     """How far an attempt has come."""
 
@@ -124,6 +148,8 @@ class ReceiveFrame(Command[None], frozen=True, gc=False):
     leaving: bool = False
     #: When the frame came, in wall-clock nanoseconds, for traces; 0 when it has no reports.
     received_ns: int = 0
+    #: More reports, which come after `reports`.
+    completions: Sequence[Completions] = ()
 
 
 class CloseSession(Command[None], frozen=True, gc=False):

@@ -68,7 +68,10 @@ def dispatch(state: State, now: Now) -> Decision:
         fence += 1
         _grant(members, task, holder, fence, now, decision, grants)
         reached = virtual
-        heapq.heapreplace(turns, (virtual + turn.share, order, turn))
+        if len(turns) == 1:
+            turns[0] = (virtual + turn.share, order, turn)
+        else:
+            heapq.heapreplace(turns, (virtual + turn.share, order, turn))
     members.put_back()
     for worker, granted_tasks in grants.items():
         assert worker.connection is not None
@@ -87,14 +90,15 @@ def _grant(
 ) -> None:
     old, spec = task.standing, task.spec
     number = old.grants + 1
+    name, instance = (holder.name, holder.instance) if isinstance(holder, Worker) else (holder.id, "")
     standing = Standing(
         RUNNING,
         old.created_ms,
         fence,
         number,
         old.attempts_used,
-        holder.name if isinstance(holder, Worker) else holder.id,
-        holder.instance if isinstance(holder, Worker) else "",
+        name,
+        instance,
         now.wall_ms,
         failure=old.failure,
         attempts=old.attempts,
@@ -167,7 +171,7 @@ class _Turn:
             if level is None:
                 return None
             _, _, task, _, holders = level[0]
-            if has_expired(task.spec, self._now):
+            if task.spec.expires_at_ms and has_expired(task.spec, self._now):
                 # A tick has not ended it yet: it was taken back in this batch, or more expire than one tick ends.
                 decision.changes.append(ch.TaskMoved(task.spec.id, expired(task.standing, self._now)))
                 _advance(level)
@@ -345,7 +349,8 @@ class _Holders:
 
     def take(self, task: Task) -> _Holder | None:
         """Returns who gets this task; None when nobody can take it any more."""
-        worker = self._best_for(task.standing.unfit) if task.standing.unfit else self._best()
+        unfit = task.standing.unfit
+        worker = self._best_for(unfit) if unfit else self._best()
         if worker is not None and (not self._callbacks or task.spec.binary or self._free(worker) > 0):
             self._take_worker(worker)
             return worker
@@ -366,6 +371,10 @@ class _Holders:
 
     def _best(self) -> Worker | None:
         left, lowered, ranking = self._left, self._lowered, self._ranking
+        if len(lowered) == 1 and not ranking.entries:
+            # The only worker: nobody has to be compared.
+            alone = lowered[0][2]
+            return alone if left[alone][0] > 0 else None
         worker = ranking.best() if ranking.entries else None
         while worker is not None and worker in left:
             _, connection, _ = heapq.heappop(ranking.entries)

@@ -81,8 +81,13 @@ class Lane:
         if not task.in_window:
             self.stored -= 1
             return
-        task.in_window = False
-        self.live -= 1
+        self.remove_run((task,))
+
+    def remove_run(self, tasks: Sequence[Task]) -> None:
+        """Takes tasks out of the window."""
+        for task in tasks:
+            task.in_window = False
+        self.live -= len(tasks)
         entries, head = self._entries, self._head
         while head < len(entries) and not entries[head].in_window:
             entries[head].queued = False

@@ -386,6 +386,10 @@ class HandlerPolicy(Struct, frozen=True, gc=False):
     retry: RetryPolicy | None = None
     #: What payloads it reads; empty when it reads any, or does not say. See worker.v1.HandlerInfo.
     form: str = ""
+    #: The plugin that it comes from, its version, and the digest of its description; empty where it does not say.
+    plugin: str = ""
+    plugin_version: str = ""
+    digest: str = ""
 
 
 class Now(NamedTuple):

@@ -26,6 +26,8 @@ class MemberView(Struct, frozen=True):
     joined_ms: int
     seen_ms: int
     plugin_errors: tuple[str, ...]
+    #: (name, version) of the plugins that its handlers come from, sorted.
+    plugins: tuple[tuple[str, str], ...] = ()
 
 
 class QueueDepth(Struct, frozen=True):
@@ -73,6 +75,41 @@ def members(state: State) -> list[MemberView]:
     return [views[id] for id in sorted(views)]
 
 
+class HandlerView(Struct, frozen=True):
+    """One version of a handler, as some workers have it; see cluster.v1.HandlerVersion."""
+
+    plugin: str
+    plugin_version: str
+    #: The digest of its description.
+    digest: str
+    #: The names of the workers that have it, sorted.
+    workers: tuple[str, ...]
+
+
+def handlers(state: State) -> list[tuple[str, list[HandlerView]]]:
+    """Returns (name, versions) of each handler that connected workers have, sorted by name.
+
+    The versions that most workers have come first.
+    """
+    found: dict[str, dict[tuple[str, str, str], list[str]]] = {}
+    for worker in state.names.values():
+        if worker.connection is None:
+            continue
+        for policy in worker.policies.values():
+            version = (policy.plugin, policy.plugin_version, policy.digest)
+            found.setdefault(policy.name, {}).setdefault(version, []).append(worker.name)
+    return [
+        (
+            name,
+            [
+                HandlerView(*version, tuple(sorted(workers)))
+                for version, workers in sorted(versions.items(), key=lambda item: (-len(item[1]), item[0]))
+            ],
+        )
+        for name, versions in sorted(found.items())
+    ]
+
+
 def _worker_view(worker: Worker) -> MemberView:
     liveness = worker.liveness
     status = "unknown, unknown" if worker.connection is None else _alive(bool(worker.held))
@@ -90,6 +127,7 @@ def _worker_view(worker: Worker) -> MemberView:
         worker.joined_ms,
         worker.seen_ms,
         worker.plugin_errors,
+        tuple(sorted({(each.plugin, each.plugin_version) for each in worker.policies.values() if each.plugin})),
     )
 
 

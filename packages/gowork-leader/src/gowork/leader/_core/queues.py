@@ -162,6 +162,37 @@ class Queues:
             if lane.key.concurrency_key and lane.first() is task:
                 lane.group.offer(lane)
 
+    def add_run(self, key: LaneKey, tasks: Sequence[Task]) -> None:
+        """Adds tasks of one lane without a concurrency key, as `add` adds each of them."""
+        lane = self._lane(key)
+        loaded = self.loaded
+        window, least = self._window, self._lane_min
+        for task in tasks:
+            live = lane.live
+            lane.add(task, room=live < least or live < (window - loaded) // 2)
+            if task.in_window:
+                loaded += 1
+        queue = self._by_name[key.queue]
+        self.waiting += len(tasks)
+        queue.waiting += len(tasks)
+        queue.loaded += loaded - self.loaded
+        self.loaded = loaded
+
+    def start_run(self, key: LaneKey, tasks: Sequence[Task]) -> None:
+        """Takes tasks out of the window of a lane without a concurrency key, because they run.
+
+        It comes to what `remove` and `started` make of each of them, if there are two or more.
+        """
+        queue = self._by_name[key.queue]
+        lane = queue.lanes[key]
+        lane.remove_run(tasks)
+        count = len(tasks)
+        queue.running += count
+        for each in (self, queue):
+            each.waiting -= count
+            each.loaded -= count
+        self._tidy(queue, lane)
+
     def remove(self, task: Task) -> None:
         """Removes a waiting task, because it runs or has ended."""
         key = task.spec.lane
@@ -179,9 +210,13 @@ class Queues:
                 if head is not None and head.seq > task.seq:
                     lane.group.offer(lane)
                 lane.group.tidy(queue.held_back)
+        self._tidy(queue, lane)
+
+    def _tidy(self, queue: Queue, lane: Lane) -> None:
+        """Has a lane that runs low paged in, and drops an empty one."""
         if lane.horizon is not None:
             if lane.live < self._lane_low:
-                self.hungry[key] = None
+                self.hungry[lane.key] = None
         elif not lane.live:
             self._drop(queue, lane)
 
@@ -238,10 +273,10 @@ class Queues:
             if queue.holds_back(key.concurrency_key):
                 queue.held_back[key.concurrency_key] = None
 
-    def ended(self, key: LaneKey) -> None:
-        """Notes that one of the lane's tasks runs no longer."""
+    def ended(self, key: LaneKey, tasks: int = 1) -> None:
+        """Notes that one of the lane's tasks runs no longer, or several of a lane without a concurrency key."""
         queue = self._by_name[key.queue]
-        queue.running -= 1
+        queue.running -= tasks
         if key.concurrency_key:
             left = queue.keys[key.concurrency_key] = queue.keys[key.concurrency_key] - 1
             if not left:

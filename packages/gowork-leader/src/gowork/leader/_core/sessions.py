@@ -17,7 +17,7 @@ from gowork.leader._core import changes as ch
 from gowork.leader._core import commands as cmd
 from gowork.leader._core import drains
 from gowork.leader._core import effects as ef
-from gowork.leader._core.attempts import requeue, settle
+from gowork.leader._core.attempts import complete, requeue, settle
 from gowork.leader._core.decision import Decision
 from gowork.leader._core.forms import with_form
 from gowork.leader._core.model import (
@@ -85,7 +85,7 @@ def receive_frame(state: State, frame: cmd.ReceiveFrame, now: Now) -> Decision:
         newcomer = challenge[0]
         changes.append(ch.ChallengeEnded(worker.name))
         decision.effects.append(ef.EndSession(newcomer.connection, cmd.Refused(cmd.NAME_TAKEN, _taken(worker.name))))
-    if frame.reports:
+    if frame.reports or frame.completions:
         _take_reports(state, worker, frame, now, decision)
     for progress in frame.progress:
         task = _held_by(state, worker, progress.id, progress.fence)
@@ -93,6 +93,8 @@ def receive_frame(state: State, frame: cmd.ReceiveFrame, now: Now) -> Decision:
             changes.append(ch.TaskProgressed(progress.id, Progress(progress.fraction, progress.message, now.wall_ms)))
     if frame.leaving:
         settled = {report.fence for report in frame.reports}
+        for columns in frame.completions:
+            settled.update(columns.fences)
         lose_tasks(state, worker, Outcome.INTERRUPTED, "its worker has left", now, decision, settled)
         drains.end_of_worker(state, worker.instance, decision)
         changes.append(ch.WorkerGone(worker.instance, Liveness.LEFT, now.wall_ms))
@@ -221,7 +223,11 @@ def _take_reports(state: State, worker: Worker, frame: cmd.ReceiveFrame, now: No
     refused: list[int] = []
     taken: dict[int, None] = {}
     scheduled: dict[str, Spec] = {}
-    for report in frame.reports:
+    reports: Sequence[cmd.Report] = frame.reports
+    if traced and frame.completions:
+        # Spans are made of reports.
+        reports = [*reports, *(report for columns in frame.completions for report in columns.reports())]
+    for report in reports:
         fence = report.fence
         if fence in taken:
             continue
@@ -250,7 +256,51 @@ def _take_reports(state: State, worker: Worker, frame: cmd.ReceiveFrame, now: No
             standing = _unfit(standing, worker, task)
         changes.append(ch.TaskMoved(report.id, standing))
         changes.extend(follow_ups)
+    if not traced:
+        for columns in frame.completions:
+            _take_completions(state, worker, columns, wall_ms, taken, refused, decision)
     decision.effects.append(ef.Acknowledge(frame.connection, tuple(taken), refused))
+
+
+def _take_completions(
+    state: State,
+    worker: Worker,
+    columns: cmd.Completions,
+    wall_ms: int,
+    taken: dict[int, None],
+    refused: list[int],
+    decision: Decision,
+) -> None:
+    """Does with each row what `_take_reports` does with its report, when no spans are made.
+
+    Args:
+        state: the state.
+        worker: whose reports these are.
+        columns: the reports.
+        wall_ms: the time.
+        taken: the fences that came before in this frame; gets these.
+        refused: gets the fences of refused reports.
+        decision: gets the changes.
+    """
+    # The hot path, as in `_take_reports`.
+    instance, tasks, change = worker.instance, state.tasks, decision.changes.append
+    for id, fence, execution_us, result, data, trace in zip(
+        columns.ids,
+        columns.fences,
+        columns.execution_us,
+        columns.results,
+        columns.result_data,
+        columns.traces,
+        strict=True,
+    ):
+        if fence in taken:
+            continue
+        taken[fence] = None
+        task = tasks.get(id)
+        if task is not None and _holds(task, instance, fence):
+            change(ch.TaskMoved(id, complete(task.standing, result, data, execution_us, trace, wall_ms)))
+        elif not _was_accepted(task, fence, instance):
+            refused.append(fence)
 
 
 def _unfit(standing: Standing, worker: Worker, task: Task) -> Standing:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from gowork.leader._core.apply import apply
 from gowork.leader._core.commands import AnyCommand
 from gowork.leader._core.decide import decide
 from gowork.leader._core.model import Now
 from gowork.leader._core.pending import Caller, Pending
+from gowork.leader._core.runs import apply_all
 from gowork.leader._core.state import State
 
 
@@ -20,8 +20,7 @@ def carry_out(state: State, command: AnyCommand, now: Now, caller: Caller | None
         caller: who waits for the answer; None: nobody waits.
     """
     decision = decide(state, command, now)
-    for change in decision.changes:
-        apply(state, change)
+    apply_all(state, decision.changes)
     pending = state.pending
     if decision.effects:
         pending.effects += decision.effects

@@ -112,6 +112,8 @@ def named(command: object) -> Sequence[str]:
             for report in command.reports:
                 if report.follow_ups:
                     ids += [spec.id for spec in report.follow_ups]
+            for columns in command.completions:
+                ids += columns.ids
             return ids
         case cmd.Submit():
             return [spec.id for spec in command.specs]

@@ -369,6 +369,8 @@ class Engine:
                 tasks += len(what.specs)
             elif isinstance(what, cmd.ReceiveFrame):
                 tasks += len(what.reports)
+                for columns in what.completions:
+                    tasks += len(columns.ids)
             if tasks >= BATCH_TASKS_MAX or place + 1 >= BATCH_COMMANDS_MAX:
                 self._queue = queue[place + 1 :]
                 return queue[: place + 1]

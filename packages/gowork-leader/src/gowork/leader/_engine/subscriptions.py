@@ -159,7 +159,7 @@ class Subscriptions:
             id = spec.id
             standing = task.standing
             if standing.status >= COMPLETED:
-                body = spec.body + spec.trace
+                body = spec.body + spec.trace if spec.trace else spec.body
                 result_bytes = len(standing.result) + len(standing.result_data)
                 ended = Ended(id, body, standing)
                 self._keep(ended, result_bytes)

@@ -116,10 +116,12 @@ class Following:
                     records = await self._store.changed_since(since, number)
                     if not records:
                         break
-                    since = records[-1].changed
+                    since = min(records[-1].changed, current)
                     size = sum(bytes_of(record.body, record.standing) for record in records)
                     number = _LOOK_TASKS_MIN if size > _LOOK_BYTES else _LOOK_TASKS_MAX
-                    tasks = [task for task in map(restore, records) if selects(task.spec, task.standing)]
+                    # What has changed since the watcher was added comes by the watcher.
+                    missed = [restore(record) for record in records if record.changed <= current]
+                    tasks = [task for task in missed if selects(task.spec, task.standing)]
                     for chunk in _chunks(_message(task, request.view) for task in tasks):
                         yield pb.WatchTasksResponse(tasks=chunk)
                     yield pb.WatchTasksResponse(token=make_token(since, *scope))

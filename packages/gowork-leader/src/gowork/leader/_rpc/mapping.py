@@ -5,7 +5,7 @@ It is the only module of this layer that fills in messages.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import grpc
 
@@ -29,6 +29,7 @@ from gowork.leader._core.model import (
 from gowork.leader._core.queries import MemberView
 from gowork.leader._core.queues import Queue
 from gowork.leader._replication.census import Census, LeaderView
+from gowork.leader._rpc.columns import SHORT_RESULT_CHARS, completions_from, reports_of
 from gowork.leader._rpc.validation import check_follow_ups
 from gowork.leader._wire.specs import DEFAULT_QUEUE, retry_of, spec_from
 from gowork.leader.store.codec import restore
@@ -42,8 +43,6 @@ from gowork.proto.worker.v1 import session_pb2
 _VIEW_FULL = scheduler_pb2.TASK_VIEW_FULL
 _VIEW_RESULT = scheduler_pb2.TASK_VIEW_RESULT
 _COMPLETED = scheduler_pb2.ATTEMPT_OUTCOME_COMPLETED
-#: A result with fewer characters than this breaks no limit, even if each of them is escaped.
-_SHORT_RESULT_CHARS = limits.PAYLOAD_BYTES_MAX // 8
 _OUTCOMES = {int(outcome): outcome for outcome in Outcome}
 _KINDS = {int(kind): kind for kind in FailureKind}
 
@@ -134,6 +133,7 @@ def member_message(member: MemberView) -> leader_pb2.Member:
         joined_at_ms=member.joined_ms,
         seen_at_ms=member.seen_ms,
         plugin_errors=member.plugin_errors,
+        plugins=[leader_pb2.Plugin(name=name, version=version) for name, version in member.plugins],
     )
 
 
@@ -186,6 +186,9 @@ def hello_from(hello: session_pb2.Hello, connection: int, peer: str) -> cmd.Open
                 info.is_default,
                 retry_of(info.retry) if info.HasField("retry") else None,
                 _cut(info.form, limits.HANDLER_FORM_BYTES_MAX),
+                _cut(info.plugin, limits.PLUGIN_NAME_BYTES_MAX),
+                _cut(info.plugin_version, limits.PLUGIN_NAME_BYTES_MAX),
+                _cut(info.description_digest, limits.HANDLER_DIGEST_DIGITS),
             )
             for info in hello.handlers
         ),
@@ -204,11 +207,20 @@ def frame_from(frame: session_pb2.ConnectRequest, connection: int, clock_ns: Cal
 
     A text that breaks a limit is cut to the limit, and a report that breaks one fails its attempt, because a stream has
     no way to refuse one field.
+
+    Raises:
+        Refusal: INVALID_ARGUMENT: columns have different lengths, so that nobody knows which rows belong together.
     """
     conditions = frame.conditions
+    reports = [_report_from(report) for report in frame.reports]
+    completions: Sequence[cmd.Completions] = ()
+    if frame.completions:
+        read = [(columns, completions_from(columns, number)) for number, columns in enumerate(frame.completions)]
+        completions = tuple(found for _, found in read if found is not None)
+        reports += [_report_from(each) for columns, found in read if found is None for each in reports_of(columns)]
     return cmd.ReceiveFrame(
         connection,
-        [_report_from(report) for report in frame.reports],
+        reports,
         max(frame.credit) if frame.credit else None,
         [
             cmd.ProgressReport(
@@ -225,7 +237,8 @@ def frame_from(frame: session_pb2.ConnectRequest, connection: int, clock_ns: Cal
         conditions[-1].blocked if conditions else None,
         conditions[-1].draining if conditions else None,
         conditions[-1].leaving if conditions else False,
-        clock_ns() if frame.reports else 0,
+        clock_ns() if reports or completions else 0,
+        completions,
     )
 
 
@@ -234,9 +247,9 @@ def _report_from(report: session_pb2.Report) -> cmd.Report:
     result, trace = report.result, report.traceparent
     if trace and not is_traceparent(trace):
         trace = ""
-    if report.outcome == _COMPLETED and len(result) < _SHORT_RESULT_CHARS:
+    if report.outcome == _COMPLETED and len(result) < SHORT_RESULT_CHARS:
         data = report.result_data
-        if len(data) < _SHORT_RESULT_CHARS and not report.follow_ups:
+        if len(data) < SHORT_RESULT_CHARS and not report.follow_ups:
             return cmd.Report(
                 report.fence,
                 report.id,

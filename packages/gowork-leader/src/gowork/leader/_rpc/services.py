@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
 from types import SimpleNamespace
@@ -204,7 +204,7 @@ class Switchboard:
         for number, (serving, stream) in enumerate([*self._streams.items(), *self._waits.items()]):
             assert stream.caller is not None, "callers have identities where there is an access"
             try:
-                caller = self._access.admit(stream.call, stream.context)
+                caller = self._access.admit_again(stream.call, stream.context, stream.caller)
                 refusal = None if caller.has_rights_of(stream.caller) else _RIGHTS_CHANGED
             except Refusal as denial:
                 refusal = denial
@@ -223,22 +223,40 @@ class Switchboard:
         # Of somebody who is not known yet it is not believed that their call was forwarded.
         self._audit.note(call, refusal, context.peer() if CALLER.get() is None else peer_of(context))
 
-    def _through(self, call: str, port: Port, *, streams: bool) -> Method:
+    def _through(self, call: str, port: Port, *, streams: bool, is_submitted: bool = False) -> Method:
         methods = self._methods[port]
         access, administers, leaves = self._access, call in ADMINISTERS, call == LEAVE
 
         # Not a coroutine, because each call would pay for one. It returns what the method returns.
         def put_through(request: Any, context: Any) -> Any:
-            caller = None
-            if access is not None:
-                # gRPC serves each call in a context of its own.
-                RECORDER.set(partial(self._record, call, context))
-                try:
-                    caller = access.admit(call, context)
-                    self._loads.enter(caller, call, request, streams=streams)
-                except Refusal as refusal:
-                    return _deny_stream(refusal, context) if streams else _deny(refusal, context)
-                CALLER.set(caller)
+            if access is None:
+                return go_on(None, request, context)
+            # gRPC serves each call in a context of its own.
+            RECORDER.set(partial(self._record, call, context))
+            before = CALLER.get() if is_submitted else None
+            try:
+                if before is not None:
+                    # Who opened the stream. The file may say something else of them by now.
+                    return enter(access.admit_again(call, context, before), request, context)
+                caller = access.admit(call, context)
+            except Refusal as refusal:
+                if before is None and access.has_to_ask(refusal):
+                    ask = partial(access.ask, call, context, refusal)
+                    return (
+                        _asked_stream(ask, enter, request, context) if streams else _asked(ask, enter, request, context)
+                    )
+                return _deny_stream(refusal, context) if streams else _deny(refusal, context)
+            return enter(caller, request, context)
+
+        def enter(caller: Identity, request: Any, context: Any) -> Any:
+            try:
+                self._loads.enter(caller, call, request, streams=streams)
+            except Refusal as refusal:
+                return _deny_stream(refusal, context) if streams else _deny(refusal, context)
+            CALLER.set(caller)
+            return go_on(caller, request, context)
+
+        def go_on(caller: Identity | None, request: Any, context: Any) -> Any:
             # Where nobody asks who callers are, anybody may say that a call was forwarded.
             peer = context.peer() if caller is None else peer_of(context)
             # A worker leaves as it likes. An administrator has others leave.
@@ -259,7 +277,7 @@ class Switchboard:
         return put_through
 
     def _submitted(self, call: str, port: Port) -> Method:
-        through = self._through(call, port, streams=False)
+        through = self._through(call, port, streams=False, is_submitted=True)
 
         def put_through(request: Any, context: Any) -> Any:
             # One that was read just before its stream was ended begins only now. It is no bytes to forward.
@@ -279,6 +297,31 @@ class Switchboard:
         self, request: object, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[NoReturn]:
         yield await self._refuse(request, context)
+
+
+async def _asked(
+    ask: Callable[[], Awaitable[Identity]],
+    enter: Callable[..., Any],
+    request: object,
+    context: grpc.aio.ServicerContext[Any, Any],
+) -> Any:
+    """Serves a call of somebody whom the authenticator has to know first."""
+    async with refusing(context):
+        caller = await ask()
+    return await enter(caller, request, context)
+
+
+async def _asked_stream(
+    ask: Callable[[], Awaitable[Identity]],
+    enter: Callable[..., Any],
+    request: object,
+    context: grpc.aio.ServicerContext[Any, Any],
+) -> AsyncIterator[Any]:
+    """Does so for a call that is answered by a stream."""
+    async with refusing(context):
+        caller = await ask()
+    async for answer in enter(caller, request, context):
+        yield answer
 
 
 def _decoded(call: str, request: bytes) -> object:

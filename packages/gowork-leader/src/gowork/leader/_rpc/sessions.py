@@ -19,6 +19,7 @@ from gowork.leader._core import effects as ef
 from gowork.leader._core.state import Settings
 from gowork.leader._engine.loop import Engine
 from gowork.leader._rpc.boundary import refusal_from, refusing
+from gowork.leader._rpc.descriptions import Descriptions
 from gowork.leader._rpc.hops import peer_of
 from gowork.leader._rpc.mapping import frame_from, hello_from
 from gowork.leader._rpc.validation import Violations, check_hello
@@ -73,6 +74,8 @@ class Sessions:
         self._open = 0
         self._report_bytes = 0
         self._unread = _Unread()
+        #: What workers have told of their handlers.
+        self.descriptions = Descriptions()
 
     def attach(self, engine: Engine) -> None:
         """Sets the engine that frames go to. Call it before the server starts."""
@@ -107,6 +110,7 @@ class Sessions:
             hello = await self._hello(request_iterator)
             stream = self._streams[connection] = _Stream(self._unread)
             engine.post(hello_from(hello, connection, peer_of(context)))
+            is_known = False
             reader = asyncio.create_task(self._read(request_iterator, connection, engine, stream))
             try:
                 while True:
@@ -114,6 +118,11 @@ class Sessions:
                     if effects:
                         for frame in self._frames(effects, engine):
                             yield frame
+                        if not is_known and any(isinstance(effect, ef.Welcome) for effect in effects):
+                            is_known = True
+                            stream.ask(self.descriptions.open(connection, hello.handlers))
+                    for frame in stream.questions():
+                        yield frame
                     for _ in range(answers):
                         yield _ANSWER
                     if stream.ending is not None:
@@ -126,6 +135,9 @@ class Sessions:
                         return
             finally:
                 del self._streams[connection]
+                for other, digests in self.descriptions.close(connection).items():
+                    if other in self._streams:
+                        self._streams[other].ask(digests)
                 stream.end()
                 engine.post(cmd.CloseSession(connection))
                 reader.cancel()
@@ -170,10 +182,12 @@ class Sessions:
                     # The worker has no session from now on. The reason waits behind what it has not read.
                     engine.post(cmd.CloseSession(connection))
                     return
+                if request.descriptions:
+                    self.descriptions.take(connection, request.descriptions)
                 while waiting and waiting[0].done():
                     waiting.popleft()
                 post = engine.post_frame
-                if not request.reports and not request.ByteSize():
+                if not (request.reports or request.completions) and not request.ByteSize():
                     # A heartbeat is answered here and not when its batch is durable, which takes long when the disk is
                     # full. The answer says only that this leader has heard the worker. Waiting frames are dealt with
                     # before any lease ends.
@@ -184,7 +198,7 @@ class Sessions:
                     post = engine.post_heartbeat
                 dealt_with = post(frame_from(request, connection, engine.wall_ns))
                 waiting.append(dealt_with)
-                if request.reports:
+                if request.reports or request.completions:
                     self._count(request.ByteSize(), dealt_with)
                 # Freed before the wait for the next request.
                 del request
@@ -210,9 +224,14 @@ class Sessions:
                     for grant in effect.grants:
                         spec, attempt = grant.spec, grant.attempt
                         task = spec.body + spec.trace
-                        message = frame.grants.add(
-                            fence=grant.fence, id=spec.id, attempt=attempt, task=task, alone=grant.alone
-                        )
+                        # Assigned one by one, because keywords cost twice as much.
+                        message = frame.grants.add()
+                        message.fence = grant.fence
+                        message.id = spec.id
+                        message.attempt = attempt
+                        message.task = task
+                        if grant.alone:
+                            message.alone = True
                         if grant.previous:
                             message.previous_traceparent = grant.previous
                         if grant.used != attempt - 1:
@@ -240,6 +259,7 @@ class Sessions:
                     # Two heartbeats may be lost before the lease runs out.
                     frame.welcome.heartbeat_ms = int(self._settings.lease * 1000 / 3)
                     frame.welcome.reconnect_grace_ms = int(self._settings.reconnect_grace * 1000)
+                    frame.welcome.reads_completions = True
                 case ef.EndSession():
                     pass
         if frame.ByteSize():
@@ -280,7 +300,18 @@ class _Unread:
 class _Stream:
     """What is on its way to one worker."""
 
-    __slots__ = ("_all", "_answers", "_effects", "_event", "_late", "_unread", "_welcomed", "closed", "ending")
+    __slots__ = (
+        "_all",
+        "_answers",
+        "_asked",
+        "_effects",
+        "_event",
+        "_late",
+        "_unread",
+        "_welcomed",
+        "closed",
+        "ending",
+    )
 
     def __init__(self, unread: _Unread) -> None:
         """`unread` counts the fences of all workers."""
@@ -291,6 +322,8 @@ class _Stream:
         #: How many heartbeats are to be answered. Each gets an empty frame of its own, so that the worker can count.
         self._answers = 0
         self._welcomed = False
+        #: Digests of descriptions that the worker is to be asked for. They are among those that its Hello named.
+        self._asked: list[str] = []
         self._event = asyncio.Event()
         #: Sends acknowledgements that had nothing to travel with.
         self._late: asyncio.TimerHandle | None = None
@@ -328,6 +361,18 @@ class _Stream:
         """Answers a heartbeat."""
         self._answers += 1
         self._event.set()
+
+    def ask(self, digests: Sequence[str]) -> None:
+        """Asks for descriptions of handlers. Call it after the Welcome was sent."""
+        if digests:
+            self._asked.extend(digests)
+            self._event.set()
+
+    def questions(self) -> Iterator[pb.ConnectResponse]:
+        """Yields the frame that asks for descriptions, if there are any to ask for."""
+        if self._asked:
+            asked, self._asked = self._asked, []
+            yield pb.ConnectResponse(describe=asked)
 
     def close(self) -> None:
         self.closed = True

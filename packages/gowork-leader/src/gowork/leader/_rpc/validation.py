@@ -230,6 +230,11 @@ def check_address(address: str, field: str, violations: Violations) -> None:
         violations.append(FieldViolation(field, "has the port 0; the port that the member listens on is needed"))
 
 
+def check_handler_name(name: str, field: str, violations: Violations) -> None:
+    """Checks the name of a handler that is looked for; empty: any."""
+    _check_name(name, field, violations)
+
+
 def check_hello(hello: session_pb2.Hello, violations: Violations) -> None:
     """Checks a worker's Hello."""
     check_id(hello.name, "hello.name", violations)

@@ -236,6 +236,22 @@ class _Command(click.Command):
     "When a task that runs there has a time limit, the worker waits for that first.",
 )
 @click.option(
+    "--runner-tasks-max",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    metavar="TASKS",
+    help="Replace a runner process when it has finished this number of tasks. 0: never.",
+)
+@click.option(
+    "--runner-memory-max",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    metavar="MIB",
+    help="Replace a runner process when it takes this much memory: it finishes its tasks first. 0: never.",
+)
+@click.option(
     "--trace-parent",
     is_flag=True,
     help="Make the span of an attempt a child of the span that scheduled its task, instead of a linked trace.",
@@ -311,6 +327,8 @@ def main(
     drain_timeout: float,
     ecs_protection: int,
     blocked_timeout: float,
+    runner_tasks_max: int,
+    runner_memory_max: int,
     trace_parent: bool,
     log_format: str,
     log_level: str,
@@ -375,6 +393,8 @@ def main(
             log_failures=log_failures,
             drain_timeout=drain_timeout,
             blocked_timeout=blocked_timeout,
+            runner_tasks_max=runner_tasks_max,
+            runner_memory_max=runner_memory_max,
             trace_parent=trace_parent,
             encryption=encryption,
         )

@@ -9,6 +9,7 @@ from typing import Any
 import click
 import msgspec
 
+from gowork.worker._core.around import ALL
 from gowork.worker._core.plugins import Loaded, add_search_path, load
 from gowork.worker._core.selection import Selection
 
@@ -39,7 +40,7 @@ Examples:
     help="The form of the list.",
 )
 def main(*, imports: Sequence[str], plugins: Sequence[str], output: str) -> None:
-    """List the plugins that are installed here, their handlers and what is wrong with them.
+    """List the plugins that are installed here, their handlers and hooks, and what is wrong with them.
 
     Exits with 1 when something is wrong.
     """
@@ -49,7 +50,7 @@ def main(*, imports: Sequence[str], plugins: Sequence[str], output: str) -> None
     rows = [_row(loaded, plugin.name) for plugin in loaded.plugins]
     known = {row["plugin"] for row in rows}
     rows += [
-        {"plugin": error.plugin, "version": "", "handlers": [], "errors": [error.reason]}
+        {"plugin": error.plugin, "version": "", "handlers": [], "hooks": [], "errors": [error.reason]}
         for error in loaded.errors
         if error.plugin not in known
     ]
@@ -81,6 +82,7 @@ def _row(loaded: Loaded, name: str) -> dict[str, Any]:
             }
             for handler in handlers
         ],
+        "hooks": list(plugin.hooks),
         "errors": list(plugin.errors),
     }
 
@@ -88,6 +90,10 @@ def _row(loaded: Loaded, name: str) -> dict[str, Any]:
 def _summary(text: str | None) -> str:
     """Returns the first sentence of a docstring, in one line."""
     return " ".join((text or "").split()).partition(". ")[0].rstrip(".")
+
+
+def _told(hook: str) -> str:
+    return f"{hook} (around the tasks of all plugins)" if hook == ALL else hook
 
 
 def _print_table(rows: Sequence[dict[str, Any]]) -> None:
@@ -98,10 +104,13 @@ def _print_table(rows: Sequence[dict[str, Any]]) -> None:
             name = handler["name"] + (" (default)" if handler["default"] else "")
             lines.append((*first, name, handler["isolation"], handler["summary"]))
             first = ("", "")
+        if row["hooks"]:
+            lines.append((*first, "-", "HOOKS", ", ".join(map(_told, row["hooks"]))))
+            first = ("", "")
         for error in row["errors"]:
             lines.append((*first, "-", "ERROR", error))
             first = ("", "")
-        if not row["handlers"] and not row["errors"]:
+        if not row["handlers"] and not row["errors"] and not row["hooks"]:
             lines.append((*first, "-", "-", "no handlers"))
     widths = [max(len(line[column]) for line in lines) for column in range(4)]
     for number, line in enumerate(lines):

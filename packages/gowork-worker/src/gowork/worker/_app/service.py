@@ -59,6 +59,18 @@ class Service:
         #: Ends the drain; None while none is on.
         self._timeout: asyncio.Timeout | None = None
         self.link: Link = Connector(self.supervisor, addresses, tls)
+        #: The loop that it runs on; None before it runs.
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def stop_soon(self) -> None:
+        """Does as `stop`. Any thread may call this."""
+        loop = self._loop
+        if loop is None:
+            self.stop()
+            return
+        with contextlib.suppress(RuntimeError):
+            # The loop of a service that has ended may be closed.
+            loop.call_soon_threadsafe(self.stop)
 
     def stop(self) -> None:
         """Asks the worker to drain within its drain_timeout. The second call hands running tasks back at once."""
@@ -101,6 +113,7 @@ class Service:
         Args:
             own_process: whether SIGTERM and SIGINT call `stop`.
         """
+        self._loop = asyncio.get_running_loop()
         logger.info(
             "starting", extra={"slots": self.options.slots, "runners": self.options.runners, "pid": os.getpid()}
         )

@@ -1,4 +1,4 @@
-"""The worker as a library: `Worker(…).run()`, `await worker.serve()`, `async with Worker(…)`.
+"""The worker as a library: `Worker(…).run()`, `await worker.serve()`, `async with Worker(…)`, `with Worker(…)`.
 
 Importing this loads nothing that talks to the network; that happens when a worker is run.
 """
@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +23,7 @@ from gowork.worker._core.selection import Selection
 from gowork.worker.errors import WorkerError, WorkerFailed
 
 if TYPE_CHECKING:
+    from gowork.worker._app.background import Background
     from gowork.worker._app.service import Service
 
 
@@ -48,6 +50,8 @@ class Worker:
         default_handler: str = "echo",
         drain_timeout: float = 110.0,
         blocked_timeout: float | None = None,
+        runner_tasks_max: int = 0,
+        runner_memory_max: int = 0,
         trace_parent: bool = False,
         log_failures: str = "traceback",
         keys: str | os.PathLike[str] | None = None,
@@ -72,6 +76,8 @@ class Worker:
             blocked_timeout: seconds that a handler may keep a runner's loop from answering before the runner is ended,
                 5 to 604,800; 600 when left out. When a task that runs there has a time limit, the worker waits for
                 that first.
+            runner_tasks_max: a runner process is replaced when it has finished this number of tasks; 0 for never.
+            runner_memory_max: a runner process is replaced when it takes this many MiB of memory; 0 for never.
             trace_parent: makes the span of an attempt a child of the span that scheduled its task, instead of a linked
                 trace.
             log_failures: how much the log tells of an attempt that has failed: "type", "message" or "traceback".
@@ -100,6 +106,7 @@ class Worker:
         given["blocked_timeout"] = blocked_timeout
         self._options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
         self._options |= {"selection": self._selection, "drain_timeout": drain_timeout, "trace_parent": trace_parent}
+        self._options |= {"runner_tasks_max": runner_tasks_max, "runner_memory_max": runner_memory_max}
         self._options["log_failures"] = log_failures
         # A path is made absolute, because the program may change its folder.
         path = "" if keys is None else os.fspath(keys)
@@ -109,6 +116,7 @@ class Worker:
         self._options["functions"] = functions if runners == 0 else ()
         self._service: Service | None = None
         self._group: asyncio.TaskGroup | None = None
+        self._background: Background | None = None
 
     def run(self) -> None:
         """Runs the worker until SIGTERM or Ctrl-C, which drain it. A second one hands its tasks back at once.
@@ -117,9 +125,17 @@ class Worker:
 
         Raises:
             ConfigurationError: when an option is beyond its limits. The text names it.
+            WorkerError: in a thread where an event loop runs, which it would block, and in any but the main thread,
+                which alone can handle signals.
             WorkerFailed: when something else ended it.
         """
         _not_in_runner()
+        _not_in_loop("run()", "use `async with Worker(…)`, `await worker.serve()`, or `worker.start()` in a notebook")
+        if threading.current_thread() is not threading.main_thread():
+            raise WorkerError(
+                "run() handles signals, which only the main thread can: use `with Worker(…)`, or worker.start() and "
+                "worker.stop()"
+            )
         owns_logging = not logging.getLogger().handlers
         if owns_logging:
             self._options["log_format"] = "text"
@@ -141,10 +157,61 @@ class Worker:
         with _failures():
             await self._make().run()
 
+    def start(self) -> Self:
+        """Runs the worker in a thread of its own, with a loop of its own. Returns at once; returns the worker.
+
+        It lasts until `stop`. A program that ends before that hands the running tasks back at once. The thread does not
+        survive a fork, so start the worker after it.
+
+        Raises:
+            ConfigurationError: when an option is beyond its limits. The text names it.
+            WorkerError: when it runs already.
+        """
+        _not_in_runner()
+        if self._background is not None and self._background.is_running:
+            raise WorkerError("this worker runs already: stop() and join() it first, or make another one")
+        from gowork.worker._app.background import Background
+
+        self._background = Background(self._make())
+        return self
+
     def stop(self) -> None:
-        """Asks a serving worker to drain and end. Returns at once."""
+        """Asks a running worker to drain and end. Returns at once. Any thread may call this."""
         if self._service is not None:
-            self._service.stop()
+            self._service.stop_soon()
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Waits until a worker that `start` has started has ended.
+
+        Args:
+            timeout: how many seconds to wait at most; None for as long as it takes.
+
+        Returns:
+            Whether it has ended.
+
+        Raises:
+            WorkerError: when `start` was not called.
+            WorkerFailed: when something else than `stop` ended it.
+        """
+        if self._background is None:
+            raise WorkerError("there is nothing to wait for: start() the worker first")
+        with _failures():
+            return self._background.join(timeout)
+
+    def __enter__(self) -> Self:
+        """Starts the worker in a thread beside the body of the `with`. Leaving the body drains the worker.
+
+        Raises:
+            WorkerError: in a thread where an event loop runs, which leaving the body would block.
+        """
+        _not_in_loop("`with Worker(…)`", "use `async with Worker(…)`")
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+        self.join()
 
     async def welcomed(self) -> None:
         """Waits until a leader has accepted the worker."""
@@ -202,6 +269,15 @@ def _first(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
+
+
+def _not_in_loop(what: str, instead: str) -> None:
+    """Raises where a loop runs that would stand still until the worker ends."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise WorkerError(f"{what} would block the event loop that runs in this thread: {instead}")
 
 
 def _not_in_runner() -> None:

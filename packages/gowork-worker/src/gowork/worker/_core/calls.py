@@ -5,10 +5,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import SimpleNamespace
-from typing import Any, get_type_hints
+from typing import Any
 
-from gowork.worker._core.codec import Decoder, PayloadError, decoder_of
+from gowork.base.annotations import resolved, result_type
+from gowork.worker._core.codec import Decoder, PayloadError, ResultCheck, decoder_of, result_check_of
 from gowork.worker._core.context import Context
 from gowork.worker._core.forms import form_of
 from gowork.worker._core.handlers import HandlerOptions
@@ -35,6 +35,13 @@ class Handler:
     unknown_fields: UnknownFields | None = None
     #: Which payloads it reads: see form_of. Empty when its payload's type has no form.
     form: str = ""
+    #: Checks what it returned against its annotation; None where nothing can be checked.
+    check_result: ResultCheck | None = None
+    #: The types of payload and result; inspect.Parameter.empty where there is no annotation, or none that resolves.
+    payload_type: Any = inspect.Parameter.empty
+    result_type: Any = inspect.Parameter.empty
+    #: Whether an empty payload stands for a default value.
+    is_payload_optional: bool = False
 
     @property
     def name(self) -> str:
@@ -71,7 +78,7 @@ def bind(function: Callable[..., Any], options: HandlerOptions, plugin: str) -> 
     _check_kind(function, options.name)
     parameters = _parameters(function, options.name)
     takes_context = len(parameters) == 2 or (bool(parameters) and _is_context(function, parameters[0], options.name))
-    decode, unknown_fields, form = None, None, ""
+    decode, unknown_fields, form, annotation, optional = None, None, "", inspect.Parameter.empty, False
     rest = parameters[1:] if takes_context else parameters
     if rest:
         annotation = _resolved(function, rest[0], options.name)
@@ -79,9 +86,34 @@ def bind(function: Callable[..., Any], options: HandlerOptions, plugin: str) -> 
             decode = decoder_of(annotation, rest[0].default)
         except PayloadError as error:
             raise HandlerDefinitionError(f"handler {options.name!r}: {error}") from error
+        optional = rest[0].default is not inspect.Parameter.empty
         unknown_fields, form = UnknownFields.of(annotation, options.name), form_of(annotation)
     is_async = inspect.iscoroutinefunction(function)
-    return Handler(options, plugin, function, is_async, takes_context, decode, unknown_fields, form)
+    returned, check = _result(function, options.name)
+    return Handler(
+        options,
+        plugin,
+        function,
+        is_async,
+        takes_context,
+        decode,
+        unknown_fields,
+        form,
+        check,
+        annotation,
+        returned,
+        optional,
+    )
+
+
+def _result(function: Callable[..., Any], name: str) -> tuple[Any, ResultCheck | None]:
+    """Returns the type that a function returns, and the check of it; None where it names no type that can be read."""
+    returned = inspect.Parameter.empty
+    try:
+        returned = result_type(function)
+        return returned, None if returned is inspect.Parameter.empty else result_check_of(returned, name)
+    except Exception:  # noqa: BLE001 - types bring code of their own, and may be imported for type checkers only
+        return returned, None
 
 
 def _check_kind(function: Callable[..., Any], name: str) -> None:
@@ -121,38 +153,15 @@ def _resolved(function: Callable[..., Any], parameter: inspect.Parameter, name: 
     """Returns the type that a parameter is annotated with."""
     if parameter.annotation is inspect.Parameter.empty:
         return parameter.annotation
-    inner = inspect.unwrap(function)
-    outside = getattr(inner, "__globals__", {})
     try:
-        inside = _enclosed(inner)
-        if "Context" not in outside:
-            # Modules often import it for type checkers only.
-            inside.setdefault("Context", Context)
-        # get_type_hints resolves every annotation that it finds, so it is given this one alone.
-        alone = SimpleNamespace(__annotations__={parameter.name: parameter.annotation})
-        return get_type_hints(alone, outside, inside, include_extras=True)[parameter.name]
+        # Modules often import Context for type checkers only.
+        return resolved(function, parameter.annotation, {"Context": Context})
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
         raise HandlerDefinitionError(
             f"handler {name!r}: the annotation of {parameter.name!r} cannot be resolved ({reason}): "
             "define or import that type in its module at run time"
         ) from error
-
-
-def _enclosed(function: object) -> dict[str, Any]:
-    """Returns the variables of enclosing functions that a function refers to, except those that are not bound yet.
-
-    inspect.getclosurevars refuses a function with such a variable, for example a function defined further down.
-    """
-    if not inspect.isfunction(function):
-        return {}
-    bound = {}
-    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-        try:
-            bound[name] = cell.cell_contents
-        except ValueError:
-            pass  # Not bound yet.
-    return bound
 
 
 def _is_context(function: Callable[..., Any], parameter: inspect.Parameter, name: str) -> bool:

@@ -12,9 +12,14 @@ from typing import Any
 
 from gowork.base import values
 from gowork.base.typed_values import Unfit, UnreadableType, reader_of
+from gowork.base.values import is_model, type_name
 
 #: Takes the payload's text, data and form, and returns the value for the handler.
 Decoder = Callable[[str, bytes, int], Any]
+#: A value of exactly one of these types is read back as it was written.
+_PLAIN = (str, int, float, bool, bytes)
+#: Takes what a handler returned, and its result as text and data. Raises ResultError when it is of another type.
+ResultCheck = Callable[[Any, str, bytes], None]
 
 
 class PayloadError(Exception):
@@ -64,6 +69,44 @@ def encode_result(value: Any) -> tuple[str, bytes]:
         return values.encode_result(value)
     except values.ValueRefused as error:
         raise ResultError(f"the result: {error}") from error
+
+
+def result_check_of(annotation: Any, handler: str) -> ResultCheck | None:
+    """Returns the check of a handler's results, by the type that the handler is annotated to return.
+
+    A result is read back as that type, as a client does that asks for it. A pydantic model has checked its fields
+    itself, and need not read what it writes. None where every result fits.
+
+    Args:
+        annotation: the type.
+        handler: the handler's name, for errors.
+
+    Raises:
+        UnreadableType: results cannot be read as this type.
+    """
+    if annotation is Any or annotation is object:
+        return None
+    reader = reader_of(annotation)
+    model = annotation if is_model(annotation) else ()
+    plain = next((kind for kind in _PLAIN if annotation is kind), None)
+    # Most results are JSON alone. They are read without the choice between texts, bytes and JSON, for each task.
+    read = reader.json if reader.text is None and reader.data is None else None
+
+    def check(value: Any, text: str, data: bytes) -> None:
+        if type(value) is plain or isinstance(value, model):
+            return
+        try:
+            if read is not None and text:
+                read(text)
+            else:
+                reader.result(text, data, is_empty_data=not (text or data))
+        except Unfit as error:
+            raise ResultError(
+                f"the result is not {type_name(annotation)}, which handler {handler!r} is annotated to return: "
+                f"{error}; return that type, or change the annotation"
+            ) from error
+
+    return check
 
 
 def encode_payload(value: Any) -> tuple[str, bytes, int]:

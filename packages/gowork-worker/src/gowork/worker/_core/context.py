@@ -22,6 +22,11 @@ def _told_to_nobody(fence: int, id: str, fraction: float, message: str) -> None:
     """Drops progress, where no runner takes it."""
 
 
+def _is_first(fence: int) -> bool:
+    """Says that no runner has ended before, where no runner knows."""
+    return False
+
+
 class SlotLender(Protocol):
     """Gives slots to attempts, and lends them while attempts wait. May be called from any thread."""
 
@@ -38,7 +43,7 @@ class SlotLender(Protocol):
 class Place:
     """What all attempts of one runner share."""
 
-    __slots__ = ("lease_valid", "lender", "log_failures", "state", "trace_parent", "worker")
+    __slots__ = ("is_after_crash", "lease_valid", "lender", "log_failures", "state", "trace_parent", "worker")
 
     def __init__(self, worker: str, *, trace_parent: bool = False, log_failures: str = "traceback") -> None:
         #: The worker's name.
@@ -51,6 +56,8 @@ class Place:
         self.lease_valid = True
         #: The executor's Lending; None outside of a runner.
         self.lender: SlotLender | None = None
+        #: Says of a fence whether a runner ended while an attempt of its task ran there before. The executor sets it.
+        self.is_after_crash: Callable[[int], bool] = _is_first
         #: What handlers see as `ctx.state`. Lifespans fill it.
         self.state = SimpleNamespace()
 
@@ -60,6 +67,7 @@ class Context:
 
     __slots__ = (
         "_follow_ups",
+        "_outcome",
         "_place",
         "_progress",
         "attempt",
@@ -75,6 +83,9 @@ class Context:
         "payload_form",
         "queue",
     )
+
+    #: Not there before a hook asks for it, because it would cost every attempt.
+    _outcome: str
 
     def __init__(
         self,
@@ -136,6 +147,18 @@ class Context:
     def state(self) -> Any:
         """What the lifespans of this runner have set up: an object with attributes of their choosing."""
         return self._place.state
+
+    @property
+    def outcome(self) -> str:
+        """How the attempt has ended, for hooks around tasks, while they are left: "completed", "failed", "timed_out",
+        "cancelled", "interrupted" or "snoozed". Empty before that, and where no hook is around the attempt.
+        """
+        return getattr(self, "_outcome", "")
+
+    @property
+    def after_crash(self) -> bool:
+        """Whether an attempt before this one was lost, or may be to blame, because its runner ended while it ran."""
+        return self._place.is_after_crash(self.fence)
 
     @property
     def lease_valid(self) -> bool:

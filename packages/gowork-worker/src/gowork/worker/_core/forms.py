@@ -11,7 +11,7 @@ import hashlib
 import inspect
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 import msgspec
@@ -35,7 +35,7 @@ def form_of(annotation: Any) -> str:
             # Pydantic warns of defaults that JSON cannot hold.
             warnings.simplefilter("ignore")
             schema = _schema_of(annotation)
-        text = json.dumps(_rules(schema), sort_keys=True, default=_type_of)
+        text = json.dumps(without(schema, _NO_RULES), sort_keys=True, default=_type_of)
     except Exception:  # noqa: BLE001 - types bring code of their own, and many have no schema
         return ""
     return hashlib.sha256(text.encode()).hexdigest()[:32]
@@ -65,21 +65,21 @@ def _foreign(kind: type) -> dict[str, Any]:
     raise NotImplementedError
 
 
-def _rules(schema: Any) -> Any:
-    """Returns a schema without the keywords that are no rules."""
+def without(schema: Any, keywords: Set[str]) -> Any:
+    """Returns a schema without these keywords."""
     if isinstance(schema, list):
-        return [_rules(part) for part in schema]
+        return [without(part, keywords) for part in schema]
     if not isinstance(schema, Mapping):
         return schema
-    rules: dict[str, Any] = {}
+    rest: dict[str, Any] = {}
     for key, part in schema.items():
         if key in _NAMES and isinstance(part, Mapping):
-            rules[key] = {name: _rules(inner) for name, inner in part.items()}
+            rest[key] = {name: without(inner, keywords) for name, inner in part.items()}
         elif key in _VALUES:
-            rules[key] = part
-        elif key not in _NO_RULES:
-            rules[key] = _rules(part)
-    return rules
+            rest[key] = part
+        elif key not in keywords:
+            rest[key] = without(part, keywords)
+    return rest
 
 
 def _type_of(value: object) -> str:

@@ -13,6 +13,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any, Literal, TypeVar, overload
 
+from gowork.base.suggestions import meant
 from gowork.proto import limits
 from gowork.worker._core.bounds import duration_ms, whole, within
 from gowork.worker._core.steering import Delay
@@ -21,6 +22,19 @@ from gowork.worker.errors import HandlerDefinitionError
 #: The longest grace, in milliseconds: a day.
 GRACE_MS_MAX = 24 * 3600 * 1000
 _NOTE = "__gowork_handler__"
+#: The options that @handler takes, besides the name.
+OPTION_NAMES = (
+    "time_limit",
+    "max_attempts",
+    "retry_delay",
+    "retry_factor",
+    "retry_delay_max",
+    "retry_jitter",
+    "no_retry",
+    "isolation",
+    "grace",
+    "on_lease_lost",
+)
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -71,7 +85,6 @@ def handler(function: F, /) -> F: ...
 @overload
 def handler(
     name: str | None = None,
-    /,
     *,
     time_limit: float | timedelta | None = None,
     max_attempts: int | None = None,
@@ -86,7 +99,7 @@ def handler(
 ) -> Callable[[F], F]: ...
 
 
-def handler(name: Any = None, /, **options: Any) -> Any:
+def handler(name: Any = None, **options: Any) -> Any:
     """Makes a function a handler.
 
     Args:
@@ -132,7 +145,7 @@ def options_of(function: object) -> HandlerOptions | None:
     return options if isinstance(options, HandlerOptions) else None
 
 
-def make_options(function: Callable[..., Any], name: str | None = None, **options: Any) -> HandlerOptions:
+def make_options(function: Callable[..., Any], name: str | None = None, /, **options: Any) -> HandlerOptions:
     """Checks the options given to @handler.
 
     Raises:
@@ -144,6 +157,12 @@ def make_options(function: Callable[..., Any], name: str | None = None, **option
     name = function.__name__ if name is None else name
     if not isinstance(name, str):
         raise HandlerDefinitionError(f"handler {name!r}: its name is not text")
+    for option in options:
+        if option not in OPTION_NAMES:
+            raise HandlerDefinitionError(
+                f"handler {name!r}: there is no option {option!r}; the options are "
+                f"{', '.join(OPTION_NAMES)}{meant(option, OPTION_NAMES)}"
+            )
     try:
         return _options(function, name, **options)
     except (ValueError, TypeError) as error:

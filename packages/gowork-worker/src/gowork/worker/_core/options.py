@@ -45,6 +45,9 @@ def default_slots() -> int:
 
 #: The most runner processes of one worker.
 RUNNERS_MAX = 1000
+#: The largest bounds after which a runner is replaced.
+RUNNER_TASKS_MAX = 1_000_000_000
+RUNNER_MEMORY_MIB_MAX = 1 << 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,10 @@ class Options:
     drain_timeout: float = 110.0
     #: Seconds that a runner's loop may go without answering before the runner is ended.
     blocked_timeout: float = BLOCKED_TIMEOUT
+    #: A runner is replaced when it has finished this number of tasks, or when its process takes this many MiB of
+    #: memory; 0 for no bound.
+    runner_tasks_max: int = 0
+    runner_memory_max: int = 0
     #: Whether the span of an attempt is a child of the span that scheduled its task, instead of a linked trace.
     trace_parent: bool = False
     #: When unacknowledged reports take more bytes than this, no task is started until they take half of it.
@@ -98,6 +105,8 @@ class Options:
         try:
             whole("slots", self.slots, 1, limits.SLOTS_MAX)
             whole("runners", self.runners, 0, RUNNERS_MAX)
+            whole("runner_tasks_max", self.runner_tasks_max, 0, RUNNER_TASKS_MAX)
+            whole("runner_memory_max", self.runner_memory_max, 0, RUNNER_MEMORY_MIB_MAX)
             # Written so that NaN is refused too.
             within("drain_timeout", self.drain_timeout, 0, limits.DRAIN_BUDGET_MS_MAX // 1000)
         except ValueError as error:

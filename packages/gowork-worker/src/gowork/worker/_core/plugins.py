@@ -10,8 +10,8 @@ from __future__ import annotations
 import importlib
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import ModuleType
 from typing import Any
@@ -22,6 +22,7 @@ from gowork.base import extensions
 from gowork.worker import hookspecs
 from gowork.worker._core import echo
 from gowork.worker._core.calls import Handler
+from gowork.worker._core.hook_forms import fault_of, unknown
 from gowork.worker._core.lifespans import Lifespan, is_lifespan
 from gowork.worker._core.references import resolve
 from gowork.worker._core.registry import PluginRegistry, Registry
@@ -33,6 +34,10 @@ ENTRY_POINT_GROUP = "gowork.plugins"
 IN_CODE = "(code)"
 #: The one hook that is called for one plugin alone, when that is loaded.
 _REGISTERING = "gowork_register_handlers"
+#: The names of all hooks.
+HOOKS = frozenset(name for name in vars(hookspecs) if name.startswith("gowork_"))
+#: The hooks that concern nobody but the plugin itself.
+_OF_ITSELF = frozenset({_REGISTERING, "gowork_around_own_task"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,8 @@ class PluginInfo:
     errors: Sequence[str]
     #: Whether runners load it for handlers of other plugins too, because it has lifespans or hooks.
     is_shared: bool = False
+    #: The names of its hooks, sorted.
+    hooks: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +70,8 @@ class Loaded:
     hooks: pluggy.PluginManager
     #: The handler of tasks that name none; None when it is not offered here.
     default: Handler | None
+    #: {handler that its plugin has and that is not offered here, because the plugin could not start: why}
+    refused: Mapping[str, str] = field(default_factory=dict)
 
 
 def load(selection: Selection, functions: Iterable[Callable[..., Any]] = ()) -> Loaded:
@@ -176,7 +185,8 @@ class _Loader:
         #: {plugin name: its source}, in the order of loading
         self.sources: dict[str, _Source] = {}
         self.errors: list[PluginError] = []
-        self._with_hooks: set[str] = set()
+        #: {plugin: the names of its hooks}
+        self._hooks: dict[str, list[str]] = {}
 
     def add(self, source: _Source) -> None:
         self.sources[source.name] = source
@@ -203,8 +213,13 @@ class _Loader:
         others = self.manager.get_plugins()
         self.manager.register(found, name)
         callers = self.manager.get_hookcallers(found) or []
-        if any(caller.name != _REGISTERING for caller in callers):
-            self._with_hooks.add(name)
+        for caller in callers:
+            (written,) = [each for each in caller.get_hookimpls() if each.plugin is found]
+            if fault := unknown(caller.name, HOOKS) or fault_of(caller.name, written):
+                self.manager.unregister(found)
+                self.errors.append(PluginError(name, fault))
+                return
+        self._hooks[name] = sorted(caller.name for caller in callers if caller.name in HOOKS)
         self.manager.subset_hook_caller(_REGISTERING, others)(registry=registry)
 
     def finish(self, selection: Selection) -> Loaded:
@@ -214,7 +229,9 @@ class _Loader:
         given: dict[str, list[str]] = {}
         for handler in handlers.values():
             given.setdefault(handler.plugin, []).append(handler.name)
-        shared = self._with_hooks | self.registry.with_lifespans
+        shared = self.registry.with_lifespans | {
+            name for name, hooks in self._hooks.items() if not _OF_ITSELF.issuperset(hooks)
+        }
         plugins = [
             PluginInfo(
                 name,
@@ -222,6 +239,7 @@ class _Loader:
                 tuple(given.get(name, ())),
                 tuple(error.reason for error in self.errors if error.plugin == name),
                 name in shared,
+                tuple(self._hooks.get(name, ())),
             )
             for name, source in self.sources.items()
         ]

@@ -41,6 +41,7 @@ from gowork.worker._desk.events import (
 from gowork.worker._desk.instructions import SPEAK, BeginDrain, Instruction, LearnHandlers, Level, Note, Tell
 from gowork.worker._desk.next_frame import NextFrame
 from gowork.worker._desk.pause import Pause
+from gowork.worker._desk.recycling import Recycling
 from gowork.worker._desk.roster import Roster
 from gowork.worker._desk.runner import Runner, RunnerId
 from gowork.worker._desk.stops import Stops
@@ -65,6 +66,8 @@ class Desk:
         unacknowledged_bytes_max: int,
         blocked_timeout: float,
         lent_slots_max: int,
+        runner_tasks_max: int = 0,
+        runner_memory_bytes_max: int = 0,
     ) -> None:
         """Args:
         slots: how many tasks run at once.
@@ -73,6 +76,8 @@ class Desk:
         blocked_timeout: a runner is ended when its loop has not answered for this number of seconds.
         lent_slots_max: how many tasks may lend their slots while they wait for others; 0 where the leader would send
             no more tasks for that.
+        runner_tasks_max: a runner is replaced when it has finished this number of tasks; 0: never.
+        runner_memory_bytes_max: a runner is replaced when its process takes this much memory; 0: never.
         """
         self._instructions: list[Instruction] = []
         self._instruct = instruct = self._instructions.append
@@ -81,7 +86,8 @@ class Desk:
         self.frame = NextFrame()
         self.roster = Roster(slots, runners, lent_slots_max, instruct)
         stops = self._stops = Stops()
-        self.work = Work(slots, self.roster, stops, self.frame, instruct)
+        self._recycling = Recycling(self.roster, runner_tasks_max, runner_memory_bytes_max, instruct)
+        self.work = Work(slots, self.roster, stops, self.frame, self._recycling, instruct)
         self.solo = self.work.solo
         self.pause = Pause(self.frame.unacknowledged, unacknowledged_bytes_max, self.roster, self.solo, instruct)
         self._watch = Watch(self.roster, stops, blocked_timeout, instruct)
@@ -101,7 +107,8 @@ class Desk:
         match event:
             # Both come with every batch. They name none of their fields here, because that would cost time.
             case Reported():
-                self.work.reported(self.roster.runners[event.runner], event.reports, event.size, now)
+                runner = self.roster.runners[event.runner]
+                self.work.reported(runner, event.reports, event.size, now, event.completions)
             case FrameReceived():
                 self._receive(event.frame, now)
             case Looked():
@@ -110,7 +117,8 @@ class Desk:
                 self.work.progressed(words)
             case RunnerSaid(id, message):
                 self._said(self._runner(id), message, now)
-            case Ponged(id):
+            case Ponged(id, memory_bytes):
+                self._runner(id).memory_bytes = memory_bytes
                 self._watch.ponged(self._runner(id), now)
             case RunnerReady(id, ready):
                 self._ready(self._runner(id), ready, now)
@@ -183,7 +191,7 @@ class Desk:
         Args:
             running: the fences of the tasks that runners execute.
         """
-        return listed(self.held.values(), running, self.frame.unacknowledged)
+        return listed(self.held.values(), running, self.frame.unacknowledged.names())
 
     def to_look_at(self) -> list[Runner]:
         """Returns the runners whose tables the next Looked must show."""
@@ -215,7 +223,7 @@ class Desk:
         if first is not None:
             # First, so that reports that the leader has already are not sent again.
             self.frame.acknowledge(first.acknowledged)
-        self.frame.start_session()
+        self.frame.start_session(reads_completions=first is not None and first.welcome.reads_completions)
         if first is not None:
             self._receive(first, now)
         self.pause.start_session(now)
@@ -293,6 +301,7 @@ class Desk:
 
     def _look(self, looked: Looked, now: float) -> None:
         self._watch.look(now, looked, recall=not self.pause.is_on)
+        self._recycling.look(now)
         self.solo.retire(now)
         self.solo.pump(now)
         self.roster.start_due(now)

@@ -97,8 +97,10 @@ class Reported(Struct, frozen=True, gc=False):
 
     runner: RunnerId
     reports: list[session.Report]
-    #: How many bytes the reports take together.
+    #: How many bytes all of them take together.
     size: int
+    #: More reports, by columns.
+    completions: Sequence[session.Completions] = ()
 
 
 class Progressed(Struct, frozen=True, gc=False):
@@ -118,6 +120,8 @@ class Ponged(Struct, frozen=True, gc=False):
     """A runner has answered the last ping."""
 
     runner: RunnerId
+    #: How much memory its process takes; 0 where that is not known.
+    memory_bytes: int = 0
 
 
 class PipeEnded(Struct, frozen=True, gc=False):

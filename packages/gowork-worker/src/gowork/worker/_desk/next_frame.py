@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._desk.credit import Credit
 from gowork.worker._desk.unacknowledged import Unacknowledged
+from gowork.worker._runner.columns import join, reports_of
 
 #: The most seconds for which reports gather.
 GATHER_SECONDS = 0.01
@@ -32,7 +33,7 @@ class NextFrame:
         self.progress: dict[int, session.ProgressReport] = {}
         #: When reports that gather are sent at the latest; None while none gather.
         self.due: float | None = None
-        self._leaving = False
+        self._leaving = self._reads_completions = False
         self._pongs: list[int] = []
         #: What the session was told last of the worker: whether it is blocked, draining, and leaving.
         self._condition = (False, False, False)
@@ -42,8 +43,13 @@ class NextFrame:
         """Whether a frame with the goodbye was taken."""
         return self._condition[2]
 
-    def start_session(self) -> None:
-        """A new session: everything is said again."""
+    def start_session(self, *, reads_completions: bool = False) -> None:
+        """A new session: everything is said again.
+
+        Args:
+            reads_completions: whether its leader takes reports by columns.
+        """
+        self._reads_completions = reads_completions
         self.credit.start_session()
         self.unacknowledged.resend()
         self._condition = (False, False, False)
@@ -57,6 +63,10 @@ class NextFrame:
     def keep(self, reports: list[session.Report], size: int) -> None:
         """Keeps reports, which take `size` bytes together."""
         self.unacknowledged.add(reports, size)
+
+    def keep_completions(self, completions: session.Completions, fences: list[int]) -> None:
+        """Keeps reports by columns. `fences` are theirs."""
+        self.unacknowledged.add_completions(completions, fences)
 
     def acknowledge(self, fences: Iterable[int]) -> None:
         """Forgets reports that the leader has recorded or refused."""
@@ -95,10 +105,13 @@ class NextFrame:
         if calm and self.unacknowledged.unsent and self._gathers(bytes_max, slots, now):
             return None
         self.due = None
-        reports = self.unacknowledged.take(bytes_max)
+        reports, completions = self.unacknowledged.take(bytes_max)
+        if completions and not self._reads_completions:
+            reports = [*reports, *(report for each in completions for report in reports_of(each))]
+            completions = []
         condition = (blocked, draining, self._leaving and not self.unacknowledged.unsent)
         changed = condition != self._condition
-        speaks = bool(reports or changed or self.progress or self._pongs)
+        speaks = bool(reports or completions or changed or self.progress or self._pongs)
         # Credit that goes with something else costs no frame.
         credit = self.credit.next(held, slots, 0.0 if speaks or held <= slots else _CREDIT_SHARE)
         if not (speaks or credit):
@@ -112,6 +125,8 @@ class NextFrame:
         )
         if changed:
             request.conditions.add(blocked=condition[0], draining=condition[1], leaving=condition[2])
+        if completions:
+            join(completions, request.completions)
         self.progress.clear()
         self._pongs.clear()
         return request

@@ -118,7 +118,8 @@ class Roster:
         self.ordinary.remove(runner)
         place = next(place for place in self._places if place.runner is runner)
         place.runner = None
-        place.quick_deaths = place.quick_deaths + 1 if now - runner.started_at < _STABLE_AFTER else 0
+        stopped = runner.was_stopped
+        place.quick_deaths = place.quick_deaths + 1 if now - runner.started_at < _STABLE_AFTER and not stopped else 0
         place.due = now + _RESTART_DELAYS[min(max(1, place.quick_deaths), len(_RESTART_DELAYS)) - 1]
         if runner.is_process:
             self.start_due(now)
@@ -126,12 +127,21 @@ class Roster:
             self._places.remove(place)
 
     def ready(self) -> list[Runner]:
-        """Returns the runners that take ordinary tasks."""
+        """Returns the runners of ordinary tasks that are told what holds for all."""
         return [runner for runner in self.ordinary if runner.is_ready]
+
+    def taking(self) -> list[Runner]:
+        """Returns the runners that take ordinary tasks: not one that is being replaced."""
+        return [runner for runner in self.ordinary if runner.is_ready and not runner.is_retiring]
 
     def answering(self) -> list[Runner]:
         """Returns the runners that take ordinary tasks and are not blocked."""
-        return [runner for runner in self.ordinary if runner.is_ready and not runner.pulse.is_blocked]
+        # Not by `taking`: a frame with one task asks several times.
+        return [
+            runner
+            for runner in self.ordinary
+            if runner.is_ready and not runner.is_retiring and not runner.pulse.is_blocked
+        ]
 
     def end(self, runners: Iterable[Runner], *, fault: str = "", on_purpose: bool = False) -> None:
         """Ends runners; see `Runner.end`. A runner within this process is ended only while it is not ready."""

@@ -22,13 +22,16 @@ class Runner:
         "alone",
         "ended_on_purpose",
         "fault",
+        "finished",
         "id",
         "idle_since",
         "is_gone",
         "is_process",
         "is_ready",
         "is_recalling",
+        "is_retiring",
         "lent",
+        "memory_bytes",
         "name",
         "only",
         "pulse",
@@ -89,6 +92,12 @@ class Runner:
         self.waiting = 0
         #: Whether it has been sent a Recall and has not answered. Written by `watch`.
         self.is_recalling = False
+        #: How many tasks it has reported. Written by `work`.
+        self.finished = 0
+        #: How much memory its process takes, as of its last answer. Written by the desk.
+        self.memory_bytes = 0
+        #: Whether it gets no more tasks, because it is replaced. Written by `recycling`.
+        self.is_retiring = False
         #: How many slots it was asked to leave to isolated tasks, how many it has left, and how many of those are used.
         #: Written by `solo`.
         self.reserved = self.withheld = self.lent = 0

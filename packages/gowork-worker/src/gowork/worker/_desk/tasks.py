@@ -36,13 +36,13 @@ class HeldTask:
         self.kill_at = 0.0
 
 
-def listed(held: Iterable[HeldTask], running: Container[int], reports: Iterable[session.Report]) -> list[session.Held]:
+def listed(held: Iterable[HeldTask], running: Container[int], reports: Iterable[tuple[int, str]]) -> list[session.Held]:
     """Returns the tasks that a Hello names.
 
     Args:
         held: tasks without a report. Those that the leader has released are not named: other workers may hold them.
         running: the fences of the tasks that have started.
-        reports: the reports that the leader has not acknowledged.
+        reports: the fence and id of each report that the leader has not acknowledged.
     """
     states = {True: session.HELD_STATE_RUNNING, False: session.HELD_STATE_BUFFERED}
     return [
@@ -51,5 +51,5 @@ def listed(held: Iterable[HeldTask], running: Container[int], reports: Iterable[
             for each in held
             if not each.released
         ),
-        *(session.Held(id=each.id, fence=each.fence, state=session.HELD_STATE_FINISHED) for each in reports),
+        *(session.Held(id=id, fence=fence, state=session.HELD_STATE_FINISHED) for fence, id in reports),
     ]

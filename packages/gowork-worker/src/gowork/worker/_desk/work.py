@@ -6,12 +6,13 @@ most once), RELEASED (a released fence is never reported).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._desk.instructions import SPEAK, CancelTasks, Instruction, NoteLoss, NoteTimedOut, StartTasks
 from gowork.worker._desk.next_frame import NextFrame
+from gowork.worker._desk.recycling import Recycling
 from gowork.worker._desk.roster import Roster
 from gowork.worker._desk.runner import Runner
 from gowork.worker._desk.settlement import settle_dead
@@ -20,6 +21,7 @@ from gowork.worker._desk.solo import Solo
 from gowork.worker._desk.stops import Stops
 from gowork.worker._desk.tasks import HeldTask
 from gowork.worker._runner import endings, messages
+from gowork.worker._runner.columns import without
 from gowork.worker._runner.messages import StopKind
 
 #: The fewest seconds that a cancelled task has to stop, while its runner has not said how many it has.
@@ -30,18 +32,26 @@ class Work:
     """The tasks of one worker, over all its sessions. Times are in seconds, always on the same clock."""
 
     def __init__(
-        self, slots: int, roster: Roster, stops: Stops, frame: NextFrame, instruct: Callable[[Instruction], None]
+        self,
+        slots: int,
+        roster: Roster,
+        stops: Stops,
+        frame: NextFrame,
+        recycling: Recycling,
+        instruct: Callable[[Instruction], None],
     ) -> None:
         """Args:
         slots: the worker's slots.
         roster: the runners.
         stops: the tasks that were asked to stop.
         frame: takes reports, progress, and the counts from which the credit follows.
+        recycling: says which processes are to be replaced.
         instruct: takes instructions.
         """
         self._roster = roster
         self._stops = stops
         self._frame = frame
+        self._recycling = recycling
         self._instruct = instruct
         self.solo = Solo(slots, roster.ordinary, roster.start_alone, self.give, instruct)
         #: {fence: a task without a report}
@@ -96,7 +106,7 @@ class Work:
     def _start(self, new: list[HeldTask], now: float) -> None:
         """Shares tasks out among the runners."""
         # Blocked runners get tasks only when all are blocked. The tasks wait there, and are not lost.
-        ready = self._roster.answering() or self._roster.ready()
+        ready = self._roster.answering() or self._roster.taking()
         if not ready:
             self._backlog.update((task.fence, task) for task in new)
             return
@@ -148,32 +158,67 @@ class Work:
         backlog, self._backlog = self._backlog, {}
         self._start(list(backlog.values()), now)
 
-    def reported(self, runner: Runner, reports: list[session.Report], size: int, now: float) -> None:
-        """A runner has reported attempts. `size` is how many bytes the reports take together."""
+    def reported(
+        self,
+        runner: Runner,
+        reports: list[session.Report],
+        size: int,
+        now: float,
+        completions: Sequence[session.Completions] = (),
+    ) -> None:
+        """A runner has reported attempts.
+
+        Args:
+            runner: the one.
+            reports: how the attempts ended.
+            size: how many bytes all reports take together.
+            now: the time.
+            completions: more reports, by columns.
+        """
+        count = len(reports)
+        for columns in completions:
+            fences = list(columns.fences)
+            count += len(fences)
+            if unwanted := self._over(runner, fences):
+                columns = without(columns, unwanted)
+                fences = list(columns.fences)
+            if fences:
+                self._frame.keep_completions(columns, fences)
+        if reports:
+            if unwanted := self._over(runner, [report.fence for report in reports]):
+                dropped = set(unwanted)
+                reports = [report for place, report in enumerate(reports) if place not in dropped]
+            for columns in completions:
+                size -= columns.ByteSize()
+            self._keep(reports, size)
+        else:
+            self._instruct(SPEAK)
+        runner.finished += count
+        self._frame.credit.finished(count, len(self.held), now)
+        if runner.alone and any(report.outcome == tasks.ATTEMPT_OUTCOME_LOST for report in reports):
+            # The process lives, but what ended this task would end the next one too.
+            self.solo.stop(runner, now)
+        if runner.alone and not runner.was_stopped and self._recycling.is_due(runner):
+            self.solo.stop(runner, now)
+        if self._isolated or runner.alone:
+            self.solo.pump(now)
+
+    def _over(self, runner: Runner, fences: list[int]) -> list[int]:
+        """Ends reported tasks. Returns the places of those whose reports are dropped: released, or reported already."""
         held, pop, progress = self.held, runner.tasks.pop, self._frame.progress
-        wanted: list[session.Report] | None = None
-        for index, report in enumerate(reports):
-            fence = report.fence
+        unwanted: list[int] = []
+        for place, fence in enumerate(fences):
             task = pop(fence, None)
             if task is None or held.pop(fence, None) is None or task.released:
-                # Released, or reported already: the rest of the batch is copied without such reports.
-                wanted = reports[:index] if wanted is None else wanted
-            elif wanted is not None:
-                wanted.append(report)
+                unwanted.append(place)
             if task is not None and task.lender is not None:
                 self.solo.finished(task)
             if progress:
                 progress.pop(fence, None)
         if self._stops:
-            for report in reports:
-                self._stops.over(report.fence)
-        self._keep(reports if wanted is None else wanted, size)
-        self._frame.credit.finished(len(reports), len(held), now)
-        if runner.alone and any(report.outcome == tasks.ATTEMPT_OUTCOME_LOST for report in reports):
-            # The process lives, but what ended this task would end the next one too.
-            self.solo.stop(runner, now)
-        if self._isolated or runner.alone:
-            self.solo.pump(now)
+            for fence in fences:
+                self._stops.over(fence)
+        return unwanted
 
     def progressed(self, words: Iterable[session.ProgressReport]) -> None:
         """Takes the progress of attempts, and drops that of tasks that are not held or were released."""
@@ -204,7 +249,7 @@ class Work:
         self._frame.credit.waited()
         again: list[HeldTask] = []
         if not self.is_draining:
-            others = [other for other in self._roster.ready() if other is not runner]
+            others = [other for other in self._roster.taking() if other is not runner]
             room = sum(max(0, other.usable_slots - len(other.tasks)) for other in others)
             again = [task for task in back if task.stop_kind is None][:room]
             for other, part in share_out(again, others) if again else ():

@@ -206,4 +206,5 @@ class Fleet:
             log_failures=self._options.log_failures,
             trace_parent=self._options.trace_parent,
             encryption=self._options.encryption,
+            describes=not start.alone,
         )

@@ -14,10 +14,12 @@ from typing import Any
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._core.context import Place
 from gowork.worker._core.encryption_options import EncryptionOptions
+from gowork.worker._core.redefinitions import Redefinitions
 from gowork.worker._core.selection import Selection
 from gowork.worker._desk.events import Event, Progressed, Reported, RunnerGone, RunnerReady, RunnerSaid
 from gowork.worker._desk.instructions import StartRunner
 from gowork.worker._runner import forks, messages
+from gowork.worker._runner.columns import pack
 from gowork.worker._runner.exceptions import type_name
 from gowork.worker._runner.executor import Executor
 from gowork.worker._runner.main import encrypting_of, load, ready_of
@@ -80,7 +82,6 @@ class LocalRunner:
         outbox = Outbox(self._send_work, self._count)
         async with AsyncExitStack() as stack:
             loaded = await load(stack, self._selection, place.state, self._functions)
-            stack.callback(lambda: loaded.hooks.hook.gowork_runner_stopping(state=place.state))
             self._executor = Executor(
                 loaded,
                 place,
@@ -91,6 +92,7 @@ class LocalRunner:
                 self._say_waiting,
                 self._say_broken,
                 encrypting_of(self._worker, self._encryption),
+                newest=Redefinitions().newest,
             )
             self._starting = None
             self._tell(RunnerReady(self.id, ready_of(loaded)))
@@ -155,7 +157,8 @@ class LocalRunner:
 
     def _send_work(self, reports: list[session.Report], size: int, progress: list[session.ProgressReport]) -> None:
         if reports:
-            self._tell(Reported(self.id, reports, size))
+            reports, columns = pack(reports)
+            self._tell(Reported(self.id, reports, size, () if columns is None else (columns,)))
         if progress:
             self._tell(Progressed(progress))
 

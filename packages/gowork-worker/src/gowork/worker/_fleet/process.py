@@ -26,13 +26,14 @@ from gowork.worker._desk.events import (
 )
 from gowork.worker._desk.instructions import StartRunner
 from gowork.worker._fleet.output import Output, Outputs
-from gowork.worker._runner import messages, pipe
+from gowork.worker._runner import columns, messages, pipe
 from gowork.worker._runner.table import SlotTable, make_shared
 from gowork.worker.processes import Warden, end_group
 
 #: Seconds to wait for the end of a dead runner's pipe. Its wardens hold the pipe open until they have ended what they
 #: guard. A child that the runner forked may hold it open for longer.
 _PIPE_END_TIMEOUT = 1.0
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 class ProcessRunner:
@@ -202,12 +203,14 @@ class ProcessRunner:
         """Takes a frame from the runner."""
         if kind == pipe.WORK:
             request = session.ConnectRequest.FromString(bytes(body))
-            if request.reports:
-                self._tell(Reported(self.id, list(request.reports), len(body)))
+            reports, completions = request.reports, request.completions
+            if reports or completions:
+                checked = [columns.check(each) for each in completions] if completions else ()
+                self._tell(Reported(self.id, list(reports), len(body), checked))
             if request.progress:
                 self._tell(Progressed(request.progress))
             if request.pongs:
-                self._tell(Ponged(self.id))
+                self._tell(Ponged(self.id, _memory_bytes(self.pid)))
             return
         message = messages.decode_from_runner(body)
         if isinstance(message, messages.Ready):
@@ -242,7 +245,7 @@ class _Pipe(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         try:
             self._reader.feed(data)
-        except (pipe.FrameError, DecodeError, msgspec.MsgspecError) as error:
+        except (pipe.FrameError, DecodeError, columns.ColumnsError, msgspec.MsgspecError) as error:
             self._runner.pipe_broken(error)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -260,6 +263,16 @@ class _Pipe(asyncio.Protocol):
         assert self._transport is not None
         await asyncio.wait([self._ended], timeout=timeout)
         self._transport.close()
+
+
+def _memory_bytes(pid: int | None) -> int:
+    """Returns how much memory a process takes by itself; 0 where the kernel does not say, as on macOS."""
+    try:
+        # https://docs.kernel.org/filesystems/proc.html: the second number is that of resident pages.
+        with open(f"/proc/{pid}/statm", encoding="ascii") as sizes:
+            return int(sizes.read().split()[1]) * _PAGE_BYTES
+    except (OSError, IndexError):
+        return 0
 
 
 def _oom_kills() -> int:

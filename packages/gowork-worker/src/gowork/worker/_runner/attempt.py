@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pluggy
@@ -22,6 +22,7 @@ from gowork.worker._runner import outcomes
 from gowork.worker._runner.encrypting import Encrypting
 from gowork.worker._runner.failure_log import Detail, FailureLog
 from gowork.worker._runner.job import Job
+from gowork.worker._runner.verdict import Verdict
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
@@ -49,7 +50,7 @@ class Attempts:
         self.failures = FailureLog(Detail(place.log_failures))
         #: None where nothing is traced.
         self._spans = _spans_of(place)
-        around = AroundTasks(hooks)
+        around = AroundTasks(hooks, _loop())
         #: None when no plugin asks for it, which spares every task the call.
         self._around = around if around else None
 
@@ -79,6 +80,7 @@ class Attempts:
         # Until the thread's next task: between the two it logs nothing.
         running.set(context)
         span = None if self._spans is None else self._spans.begin(job)
+        verdict = None
         try:
             handler = job.handler
             if context.data or self._encrypting.looks_at_all:
@@ -88,18 +90,22 @@ class Attempts:
             # A context of its own, so that what a handler sets in context variables does not leak into the thread's
             # next task.
             call = contextvars.copy_context().run
-            if self._around is None and span is None:
-                value = call(job.handler.function, *arguments)
+            if self._around is not None:
+                verdict = Verdict(job)
+                report = call(self._run_held, self._around, verdict, span, job, arguments)
             else:
-                value = call(self._run_within, span, context, job.handler.function, arguments)
-            report = outcomes.completed(job.fence, job.id, value, context.follow_ups)
-            if context.key_id:
-                self._encrypting.close(context, report)
+                if span is None:
+                    value = call(job.handler.function, *arguments)
+                else:
+                    value = call(self._run_within, span, job.handler.function, arguments)
+                report = outcomes.completed(job.fence, job.id, value, context.follow_ups, handler.check_result)
+                if context.key_id:
+                    self._encrypting.close(context, report)
         except BaseException as error:  # noqa: BLE001 - SystemExit too must not end the thread
             report = self._failed(job, error)
         own = report
         if job.stop is not None:
-            report = job.settle(job.stop, report)
+            report = job.settle(job.stop, report) if verdict is None else verdict.settle(report)
         if self._spans is not None and span is not None:
             self._spans.end(span, report)
         if report.outcome != _COMPLETED:
@@ -119,7 +125,7 @@ class Attempts:
         assert context is not None
         # It ends with the asyncio task that this is called in.
         running.set(context)
-        span = entered = None
+        span = entered = verdict = None
         if self._spans is not None:
             span = self._spans.begin(job)
             entered = None if span is None else self._spans.enter(span)
@@ -133,18 +139,17 @@ class Attempts:
             arguments = handler.arguments(context, in_other_forms=in_other_forms)
             if self._around is None:
                 value = await job.handler.function(*arguments)
+                report = outcomes.completed(job.fence, job.id, value, context.follow_ups, handler.check_result)
+                if context.key_id:
+                    self._encrypting.close(context, report)
             else:
-                with ExitStack() as stack:
-                    self._around.enter(stack, context)
-                    value = await job.handler.function(*arguments)
-            report = outcomes.completed(job.fence, job.id, value, context.follow_ups)
-            if context.key_id:
-                self._encrypting.close(context, report)
+                verdict = Verdict(job)
+                report = await self._run_held_async(self._around, verdict, job, arguments)
         except BaseException as error:  # noqa: BLE001 - SystemExit too must not end the loop
             report = self._failed(job, error)
         own = report
         if job.stop is not None:
-            report = job.settle(job.stop, report)
+            report = job.settle(job.stop, report) if verdict is None else verdict.settle(report)
         if self._spans is not None and span is not None:
             self._spans.leave(entered)
             self._spans.end(span, report)
@@ -160,17 +165,62 @@ class Attempts:
         options = job.handler.options
         self.failures.note(job.grant, job.task, options.name, options.retry, report)
 
-    def _run_within(
-        self, span: Span | None, context: Context, function: Callable[..., Any], arguments: tuple[Any, ...]
-    ) -> Any:
+    def _run_within(self, span: Span | None, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         """Runs in a context that is dropped afterwards, so variables that it sets need not be reset."""
         if self._spans is not None and span is not None:
             self._spans.enter(span)
-        if self._around is None:
-            return function(*arguments)
+        return function(*arguments)
+
+    def _run_held(
+        self, around: AroundTasks, verdict: Verdict, span: Span | None, job: Job, arguments: tuple[Any, ...]
+    ) -> session.Report:
+        """Runs a plain handler with hooks around it, in a context as above, and returns the report of its result.
+
+        The report is made within the hooks, so that they hear of a result that cannot be one.
+        """
+        context, handler, value, report = job.context, job.handler, None, None
+        assert context is not None
+        if self._spans is not None and span is not None:
+            self._spans.enter(span)
         with ExitStack() as stack:
-            self._around.enter(stack, context)
-            return function(*arguments)
+            around.enter(stack, context, verdict)
+            with ExitStack() as own:
+                around.enter_own(own, context, handler.plugin, verdict)
+                value = handler.function(*arguments)
+                report = self._complete(job, context, value)
+            report = self._completed_again(job, context, value, report)
+        return self._completed_again(job, context, value, report)
+
+    async def _run_held_async(
+        self, around: AroundTasks, verdict: Verdict, job: Job, arguments: tuple[Any, ...]
+    ) -> session.Report:
+        """Does as _run_held, for an async handler."""
+        context, handler, value, report = job.context, job.handler, None, None
+        assert context is not None
+        async with AsyncExitStack() as stack:
+            await around.enter_async(stack, context, verdict)
+            async with AsyncExitStack() as own:
+                await around.enter_own_async(own, context, handler.plugin, verdict)
+                value = await handler.function(*arguments)
+                report = self._complete(job, context, value)
+            report = self._completed_again(job, context, value, report)
+        return self._completed_again(job, context, value, report)
+
+    def _complete(self, job: Job, context: Context, value: object) -> session.Report:
+        report = outcomes.completed(job.fence, job.id, value, context.follow_ups, job.handler.check_result)
+        if context.key_id:
+            self._encrypting.close(context, report)
+        return report
+
+    def _completed_again(
+        self, job: Job, context: Context, value: object, report: session.Report | None
+    ) -> session.Report:
+        """Returns the report, or another one: of an attempt whose own hook has swallowed what the handler raised, or
+        has scheduled tasks while it was left.
+        """
+        if report is None or len(report.follow_ups) != len(context.follow_ups):
+            return self._complete(job, context, value)
+        return report
 
     def _failed(self, job: Job, error: BaseException) -> session.Report:
         report = outcomes.failed(job.fence, job.id, error, self._no_retry(job))
@@ -184,6 +234,13 @@ class Attempts:
             return tuple(job.task.retry.no_retry)
         retry = job.handler.options.retry
         return retry.no_retry if retry is not None else ()
+
+
+def _loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def _spans_of(place: Place) -> AttemptSpans | None:

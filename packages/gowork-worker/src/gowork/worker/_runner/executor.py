@@ -15,6 +15,7 @@ from operator import itemgetter
 
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
+from gowork.worker._core.calls import Handler
 from gowork.worker._core.context import Place
 from gowork.worker._core.plugins import Loaded
 from gowork.worker._runner import endings, outcomes
@@ -56,6 +57,7 @@ class Executor:
         broken: Callable[[BaseException], None],
         encrypting: Encrypting | None = None,
         *,
+        newest: Callable[[Handler], Handler] | None = None,
         clock: type[Clock] = Clock,
         thread: Callable[..., threading.Thread] = threading.Thread,
         attempts: Callable[..., Attempts] = Attempts,
@@ -71,6 +73,7 @@ class Executor:
         broken: called when something was raised in the middle of the bookkeeping of slots, which can't be trusted
             from then on.
         encrypting: decrypts payloads; None where the worker has no keys.
+        newest: returns what is run in a handler's place; None: handlers stay what they are.
         clock: counts how long attempts take. This and the next two are others only where a handler is tested.
         thread: makes a thread for plain handlers.
         attempts: makes what runs an attempt.
@@ -80,12 +83,15 @@ class Executor:
         self._context = contextvars.copy_context()
         self._handlers = loaded.handlers
         self._default = loaded.default
+        self._refused = loaded.refused
+        self._newest = newest
         self._place = place
         self._outbox = outbox
         self._tell_waiting = waiting
         held: dict[int, Job] = {}
         self._attempts = attempts(place, loaded.hooks, outbox.progress, encrypting)
         self._lending = place.lender = Lending(table.spare, held, self._lending_changed)
+        place.is_after_crash = lambda fence: (job := held.get(fence)) is not None and job.grant.alone
         self._jobs = Jobs(held, self._attempts, table, outbox, self._lending, stopping, clock)
         self._slots = Slots(table, self._lending, self._start_on_loop, withheld, broken)
         self._threads = Threads(table.slots, self._jobs, self._attempts, self._slots, self._lending, broken, thread)
@@ -106,10 +112,16 @@ class Executor:
                 self._reject(grant, tasks.Task(), f"the task cannot be read: {error}")
                 continue
             handler = self._handlers.get(task.handler) if task.handler else self._default
+            if handler is None and (reason := self._refused.get(task.handler)):
+                # Another worker may have it, or another runner of this one.
+                self._outbox.add(endings.interrupted(grant.fence, grant.id, reason), None)
+                continue
             if handler is None:
                 name = repr(task.handler) if task.handler else "for tasks that name none"
                 self._reject(grant, task, f"this worker has no handler {name}")
                 continue
+            if self._newest is not None:
+                handler = self._newest(handler)
             job = Job(grant, task, handler)
             jobs.held[job.fence] = jobs.queued[job.fence] = job
             if handler.is_async:

@@ -20,12 +20,14 @@ from typing import Any, TypeVar, cast
 from gowork.base import process_state
 from gowork.base.telemetry import Telemetry, TelemetryError, start
 from gowork.proto.worker.v1 import session_pb2 as session
-from gowork.worker._core import lifespans, logs, plugins, references
+from gowork.worker._core import lifespans, logs, plugins, references, runner_hooks
 from gowork.worker._core.context import Place
+from gowork.worker._core.descriptions import describe
 from gowork.worker._core.encryption_options import EncryptionOptions
 from gowork.worker._core.selection import Selection
 from gowork.worker._runner import forks, messages, pipe, pulse
 from gowork.worker._runner.clock import ClockedLoop
+from gowork.worker._runner.columns import pack
 from gowork.worker._runner.descriptors import OwnDescriptors, open_descriptors
 from gowork.worker._runner.encrypting import Encrypting
 from gowork.worker._runner.exceptions import type_name
@@ -40,6 +42,8 @@ T = TypeVar("T")
 
 #: How often the loop may be broken off before it has run all that waited at the first break.
 BREAKS_MAX = 1000
+#: How many bytes of descriptions of handlers a worker has. Further handlers are not described.
+DESCRIPTIONS_BYTES_MAX = 8 << 20
 #: Seconds after which a busy thread gives way. With Python's own 5 ms the loop, which feeds the threads and reports,
 #: would wait that long each time.
 _SWITCH_INTERVAL = 0.001
@@ -132,7 +136,6 @@ async def _run(connection: socket.socket, table: int, own: OwnDescriptors) -> Te
     place = Place(setup.worker, trace_parent=setup.trace_parent, log_failures=setup.log_failures)
     async with AsyncExitStack() as stack:
         loaded = await load(stack, setup.selection, place.state)
-        stack.callback(lambda: loaded.hooks.hook.gowork_runner_stopping(state=place.state))
         ticker.table = slots = SlotTable.attach(table, setup.slots, setup.spare)
         executor = Executor(
             loaded,
@@ -146,7 +149,7 @@ async def _run(connection: socket.socket, table: int, own: OwnDescriptors) -> Te
             encrypting_of(setup.worker, setup.encryption),
         )
         runner.begin(executor)
-        runner.send(ready_of(loaded))
+        runner.send(ready_of(loaded, describes=setup.describes))
         await until(runner.stopped)
         executor.close()
         await executor.finished()
@@ -169,7 +172,7 @@ async def load(
     """Does all that a runner needs before its first task. When that takes long, it logs what it waits for.
 
     Args:
-        stack: leaves the lifespans.
+        stack: calls the hooks of the runner's end, and leaves the lifespans.
         selection: what to load.
         state: what the lifespans fill.
         functions: handlers and lifespans of this process.
@@ -180,8 +183,8 @@ async def load(
         for lifespan in loaded.lifespans:
             loading.doing(f"entering lifespan {lifespan.__module__}.{lifespan.__qualname__}")
             await lifespans.enter(stack, [lifespan], state)
-        loading.doing("calling gowork_runner_started")
-        loaded.hooks.hook.gowork_runner_started(state=state)
+        loaded = await runner_hooks.call_started(loaded, state, loading.doing)
+    stack.push_async_callback(runner_hooks.call_stopping, loaded, state)
     return loaded
 
 
@@ -204,8 +207,10 @@ def _telemetry() -> Telemetry | None:
         return None
 
 
-def ready_of(loaded: plugins.Loaded) -> messages.Ready:
-    """Returns what the supervisor must know of the handlers."""
+def ready_of(loaded: plugins.Loaded, *, describes: bool = True) -> messages.Ready:
+    """Returns what the supervisor must know of the handlers, with their descriptions if it wants these."""
+    versions = {plugin.name: plugin.version for plugin in loaded.plugins}
+    descriptions = _descriptions(loaded) if describes else {}
     return messages.Ready(
         handlers=tuple(
             messages.HandlerNote(
@@ -215,6 +220,8 @@ def ready_of(loaded: plugins.Loaded) -> messages.Ready:
                 grace_ms=handler.options.grace_ms,
                 plugin=handler.plugin,
                 form=handler.form,
+                plugin_version=versions.get(handler.plugin, ""),
+                description=descriptions.get(handler.name, ""),
             )
             for handler in loaded.handlers.values()
         ),
@@ -222,6 +229,20 @@ def ready_of(loaded: plugins.Loaded) -> messages.Ready:
         plugin_errors=tuple(str(error) for error in loaded.errors),
         shared=tuple(plugin.name for plugin in loaded.plugins if plugin.is_shared),
     )
+
+
+def _descriptions(loaded: plugins.Loaded) -> dict[str, str]:
+    """Returns {name of a handler: its description}. Those that are left out are beyond the bound."""
+    descriptions: dict[str, str] = {}
+    left = DESCRIPTIONS_BYTES_MAX
+    for name, handler in loaded.handlers.items():
+        description = describe(handler)
+        left -= len(description)
+        if left < 0:
+            logger.warning("handlers are not described", extra={"first": name, "bytes_max": DESCRIPTIONS_BYTES_MAX})
+            break
+        descriptions[name] = description
+    return descriptions
 
 
 def _end_group() -> None:
@@ -324,7 +345,10 @@ class _Runner(asyncio.Protocol):
                 self.stopped.set()
 
     def _send_work(self, reports: list[session.Report], size: int, progress: list[session.ProgressReport]) -> None:
-        self._write(pipe.WORK, session.ConnectRequest(reports=reports, progress=progress).SerializeToString())
+        reports, columns = pack(reports)
+        completions = () if columns is None else (columns,)
+        request = session.ConnectRequest(reports=reports, completions=completions, progress=progress)
+        self._write(pipe.WORK, request.SerializeToString())
 
     def _write(self, kind: int, body: bytes) -> None:
         assert self._transport is not None

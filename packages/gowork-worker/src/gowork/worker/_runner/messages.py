@@ -39,6 +39,8 @@ class Setup(msgspec.Struct, frozen=True, tag="setup"):
     #: Whether the span of an attempt is a child of the span that scheduled its task, instead of a linked trace.
     trace_parent: bool = False
     encryption: EncryptionOptions = EncryptionOptions()
+    #: Whether it describes its handlers. To make schemas takes time, for which an isolated task would wait.
+    describes: bool = True
 
 
 class HandlerNote(msgspec.Struct, frozen=True):
@@ -52,6 +54,10 @@ class HandlerNote(msgspec.Struct, frozen=True):
     plugin: str = ""
     #: Which payloads it reads: see form_of. Empty when its payload's type has no form.
     form: str = ""
+    #: The version of the plugin's distribution; empty when there is none.
+    plugin_version: str = ""
+    #: What clients are told of it: see describe. Empty when it is not described.
+    description: str = ""
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from gowork.proto import limits
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
-from gowork.worker._core.codec import PayloadError, ResultError, encode_result
+from gowork.worker._core.codec import PayloadError, ResultCheck, ResultError, encode_result
 from gowork.worker._core.follow_ups import FollowUp
 from gowork.worker._core.steering import Cancel, Fail, Snooze, Steering
 from gowork.worker._runner import exceptions
@@ -33,13 +33,17 @@ _PRIORITIES = {
 }
 
 
-def completed(fence: int, id: str, value: object, follow_ups: Sequence[FollowUp] = ()) -> session.Report:
+def completed(
+    fence: int, id: str, value: object, follow_ups: Sequence[FollowUp] = (), check: ResultCheck | None = None
+) -> session.Report:
     """Reports that the handler returned this value and scheduled these tasks.
 
     Raises:
-        ResultError: when it cannot be a result.
+        ResultError: when it cannot be a result, or `check` refuses it.
     """
     text, data = encode_result(value)
+    if check is not None:
+        check(value, text, data)
     report = session.Report()
     # Assigned one by one, because this runs once for each task, and keywords cost twice as much.
     report.fence = fence
@@ -90,6 +94,16 @@ def failed(fence: int, id: str, error: BaseException, no_retry: Iterable[str] = 
     else:
         _delay(report, error, snoozed=exceptions.is_a(error, Snooze))
     return report
+
+
+def outcome_of(error: BaseException) -> tasks.AttemptOutcome.ValueType:
+    """Returns the outcome that `failed` reports for an exception, without the report."""
+    if exceptions.is_a(error, Cancel):
+        return tasks.ATTEMPT_OUTCOME_CANCELLED
+    delay_ms = _attribute(error, "delay_ms")
+    if exceptions.is_a(error, Snooze) and type(delay_ms) is int and delay_ms >= 0:
+        return tasks.ATTEMPT_OUTCOME_SNOOZED
+    return tasks.ATTEMPT_OUTCOME_FAILED
 
 
 def _delay(report: session.Report, error: BaseException, *, snoozed: bool) -> None:

@@ -16,9 +16,11 @@ from typing import Any
 
 import grpc
 
+from gowork.proto import limits
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.proto.worker.v1 import session_pb2_grpc
+from gowork.worker._core.descriptions import digest_of
 from gowork.worker._runner.messages import HandlerNote
 from gowork.worker._session.lease import Lease
 from gowork.worker._supervisor.supervisor import Supervisor
@@ -58,6 +60,8 @@ class SessionStream:
         self._silence = asyncio.timeout(None)
         #: Whether another leader leads, while this one is silent.
         self._is_succeeded = False
+        #: Digests of descriptions that the leader asks for.
+        self._asked: deque[str] = deque(maxlen=limits.HANDLERS_MAX)
         self._call: Any = session_pb2_grpc.SessionServiceStub(channel).Connect()
 
     async def open(self, seconds: float = WELCOME_TIMEOUT) -> session.ConnectResponse:
@@ -108,6 +112,7 @@ class SessionStream:
             SessionEnded: when the leader does not answer any more.
         """
         self._supervisor.start_session(first)
+        self._asked.extend(first.describe)
         silent = False
         async with asyncio.TaskGroup() as group:
             heartbeat = min(first.welcome.heartbeat_ms / 1000, self._lease.heartbeat_max)
@@ -148,6 +153,9 @@ class SessionStream:
                     self._lease.renew(sent_at)
                     self._silence.reschedule(sent_at + self._lease.silence_max)
                 else:
+                    if response.describe:
+                        self._asked.extend(response.describe)
+                        self._supervisor.wake.set()
                     self._supervisor.receive(response)
 
     async def _look_out(self, is_succeeded: Callable[[], Awaitable[bool]]) -> None:
@@ -173,6 +181,10 @@ class SessionStream:
                 request = supervisor.take(_FRAME_BYTES_MAX)
                 if request is not None:
                     await self._call.write(request)
+                while self._asked:
+                    # An empty frame would be a heartbeat.
+                    if (told := self._descriptions()).descriptions:
+                        await self._call.write(told)
                 now = loop.time()
                 if now >= due:
                     # Heartbeats are sent beside all other frames, because only they are answered.
@@ -187,6 +199,17 @@ class SessionStream:
             pass
         finally:
             timer.cancel()
+
+    def _descriptions(self) -> session.ConnectRequest:
+        """Returns a frame with descriptions that the leader asked for, and forgets that it asked for these."""
+        known = {digest_of(note.description): note.description for note in self._supervisor.handlers.handlers}
+        request, size = session.ConnectRequest(), 0
+        while self._asked and size < _FRAME_BYTES_MAX:
+            digest = self._asked.popleft()
+            if text := known.get(digest, ""):
+                request.descriptions.add(digest=digest, text=text)
+                size += len(text)
+        return request
 
     async def _status(self) -> Exception:
         """Returns how the stream ended, as an exception."""
@@ -232,6 +255,8 @@ async def _status(call: Any) -> grpc.aio.AioRpcError | None:
 def handler_info(note: HandlerNote, *, is_default: bool) -> session.HandlerInfo:
     """Returns the message that tells the leader of a handler."""
     info = session.HandlerInfo(name=note.name, is_default=is_default, form=note.form)
+    info.plugin, info.plugin_version = note.plugin, note.plugin_version
+    info.description_digest = digest_of(note.description)
     if note.retry is not None:
         retry = note.retry
         info.retry.CopyFrom(

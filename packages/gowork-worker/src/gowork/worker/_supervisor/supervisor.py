@@ -79,6 +79,8 @@ class Supervisor:
             unacknowledged_bytes_max=options.unacknowledged_bytes_max,
             blocked_timeout=options.blocked_timeout,
             lent_slots_max=options.lent_slots_max,
+            runner_tasks_max=options.runner_tasks_max,
+            runner_memory_bytes_max=options.runner_memory_max << 20,
         )
         self.fleet = Fleet(options, self.feed, self._count)
         self._notes = Notes(self.measures, options.log_failures, self._whom)

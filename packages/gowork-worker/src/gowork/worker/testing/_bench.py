@@ -187,7 +187,6 @@ class Bench:
         forks.watch()
         async with AsyncExitStack() as stack:
             loaded = await load(stack, plan.selection, plan.place.state, plan.functions)
-            stack.callback(lambda: loaded.hooks.hook.gowork_runner_stopping(state=plan.place.state))
             handler = _chosen(plan.handler, loaded)
             plan.task.handler = handler.name
             plan.grant.task = plan.task.SerializeToString()

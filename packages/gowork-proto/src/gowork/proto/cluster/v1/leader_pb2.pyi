@@ -284,6 +284,7 @@ class Member(_message.Message):
     JOINED_AT_MS_FIELD_NUMBER: _builtins.int
     SEEN_AT_MS_FIELD_NUMBER: _builtins.int
     PLUGIN_ERRORS_FIELD_NUMBER: _builtins.int
+    PLUGINS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     address: _builtins.str
     """Where a callback worker is dialled; for a session, the peer address that it connected from."""
@@ -311,6 +312,10 @@ class Member(_message.Message):
     def plugin_errors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Plugins that could not be loaded, as "NAME: REASON"."""
 
+    @_builtins.property
+    def plugins(self) -> _containers.RepeatedCompositeFieldContainer[Global___Plugin]:
+        """The plugins that its handlers come from, sorted."""
+
     def __init__(
         self,
         *,
@@ -327,14 +332,164 @@ class Member(_message.Message):
         joined_at_ms: _builtins.int = ...,
         seen_at_ms: _builtins.int = ...,
         plugin_errors: _abc.Iterable[_builtins.str] | None = ...,
+        plugins: _abc.Iterable[Global___Plugin] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "handlers", b"handlers", "id", b"id", "joined_at_ms", b"joined_at_ms", "kind", b"kind", "labels", b"labels", "liveness", b"liveness", "plugin_errors", b"plugin_errors", "running", b"running", "seen_at_ms", b"seen_at_ms", "slots", b"slots", "status", b"status", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "handlers", b"handlers", "id", b"id", "joined_at_ms", b"joined_at_ms", "kind", b"kind", "labels", b"labels", "liveness", b"liveness", "plugin_errors", b"plugin_errors", "plugins", b"plugins", "running", b"running", "seen_at_ms", b"seen_at_ms", "slots", b"slots", "status", b"status", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Member: _TypeAlias = Member  # noqa: Y015
+
+@_typing.final
+class Plugin(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    version: _builtins.str
+    """The version of its distribution; empty when there is none."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Plugin: _TypeAlias = Plugin  # noqa: Y015
+
+@_typing.final
+class ListHandlersRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The handler of this name alone; empty for all."""
+    page_size: _builtins.int
+    """How many handlers to answer at most, up to 10,000. 0 means: as many as fit."""
+    page_token: _builtins.str
+    """The next_page_token of the page before; empty for the first page."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListHandlersRequest: _TypeAlias = ListHandlersRequest  # noqa: Y015
+
+@_typing.final
+class ListHandlersResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HANDLERS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Given when more handlers follow."""
+    @_builtins.property
+    def handlers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Handler]: ...
+    def __init__(
+        self,
+        *,
+        handlers: _abc.Iterable[Global___Handler] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["handlers", b"handlers", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListHandlersResponse: _TypeAlias = ListHandlersResponse  # noqa: Y015
+
+@_typing.final
+class Handler(_message.Message):
+    """Handler is a name by which tasks ask for what workers run."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VERSIONS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    @_builtins.property
+    def versions(self) -> _containers.RepeatedCompositeFieldContainer[Global___HandlerVersion]:
+        """The different ones that workers have of this name. Those that most workers have come first."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        versions: _abc.Iterable[Global___HandlerVersion] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "versions", b"versions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Handler: _TypeAlias = Handler  # noqa: Y015
+
+@_typing.final
+class HandlerVersion(_message.Message):
+    """HandlerVersion is one version of a handler, as some workers have it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLUGIN_FIELD_NUMBER: _builtins.int
+    PLUGIN_VERSION_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_DIGEST_FIELD_NUMBER: _builtins.int
+    WORKERS_FIELD_NUMBER: _builtins.int
+    WORKER_NAMES_FIELD_NUMBER: _builtins.int
+    plugin: _builtins.str
+    """The plugin that it comes from, and the version of that plugin's distribution; empty when a worker does not tell, or has none."""
+    plugin_version: _builtins.str
+    description: _builtins.str
+    """A JSON object of at most 64 KiB with these fields, each only where there is one. `doc` is the first line of the handler's
+    documentation. `payload` and `result` are JSON Schemas (draft 2020-12) of what it takes and returns. `takes_payload` is false when it
+    takes none. `payload_optional` is true when an empty payload stands for a default value. Empty when the workers do not describe
+    it, or the leader has not been told yet.
+    """
+    description_digest: _builtins.str
+    """The digest of the description, as in worker.v1.HandlerInfo; empty when the workers do not describe it."""
+    workers: _builtins.int
+    """How many workers have it."""
+    @_builtins.property
+    def worker_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The names of these workers, sorted: the first 100."""
+
+    def __init__(
+        self,
+        *,
+        plugin: _builtins.str = ...,
+        plugin_version: _builtins.str = ...,
+        description: _builtins.str = ...,
+        description_digest: _builtins.str = ...,
+        workers: _builtins.int = ...,
+        worker_names: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "description_digest", b"description_digest", "plugin", b"plugin", "plugin_version", b"plugin_version", "worker_names", b"worker_names", "workers", b"workers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HandlerVersion: _TypeAlias = HandlerVersion  # noqa: Y015
 
 @_typing.final
 class HeartbeatRequest(_message.Message):

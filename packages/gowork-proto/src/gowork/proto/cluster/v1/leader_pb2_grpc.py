@@ -89,6 +89,11 @@ class LeaderServiceStub(object):
                 request_serializer=gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.CompareStoresRequest.SerializeToString,
                 response_deserializer=gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.CompareStoresResponse.FromString,
                 _registered_method=True)
+        self.ListHandlers = channel.unary_unary(
+                '/cluster.v1.LeaderService/ListHandlers',
+                request_serializer=gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.ListHandlersRequest.SerializeToString,
+                response_deserializer=gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.ListHandlersResponse.FromString,
+                _registered_method=True)
 
 
 class LeaderServiceServicer(object):
@@ -212,6 +217,19 @@ class LeaderServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListHandlers(self, request, context):
+        """ListHandlers lists the handlers that workers with a session have now, in the order of their names, each with the versions in which
+        they have it, and a description of each. Callback workers tell of no handlers. Who is bound to some handlers sees these alone.
+
+        Without page_size it answers as many handlers as fit into 3 MiB. INVALID_ARGUMENT for a page_size out of 0 to 10,000, a name over 128
+        bytes, or a page_token of something else.
+
+        Leaders before 0.2.0 answer UNIMPLEMENTED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_LeaderServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -264,6 +282,11 @@ def add_LeaderServiceServicer_to_server(servicer, server):
                     servicer.CompareStores,
                     request_deserializer=gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.CompareStoresRequest.FromString,
                     response_serializer=gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.CompareStoresResponse.SerializeToString,
+            ),
+            'ListHandlers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListHandlers,
+                    request_deserializer=gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.ListHandlersRequest.FromString,
+                    response_serializer=gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.ListHandlersResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -541,6 +564,33 @@ class LeaderService(object):
             '/cluster.v1.LeaderService/CompareStores',
             gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.CompareStoresRequest.SerializeToString,
             gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.CompareStoresResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListHandlers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cluster.v1.LeaderService/ListHandlers',
+            gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.ListHandlersRequest.SerializeToString,
+            gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.ListHandlersResponse.FromString,
             options,
             channel_credentials,
             insecure,

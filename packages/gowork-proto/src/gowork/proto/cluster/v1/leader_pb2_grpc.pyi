@@ -111,6 +111,15 @@ class LeaderServiceStub:
 
     FAILED_PRECONDITION when the leader shares no log. UNAVAILABLE or RESOURCE_EXHAUSTED when nothing can be written to the log now.
     """
+    ListHandlers: _grpc.UnaryUnaryMultiCallable[_leader_pb2.ListHandlersRequest, _leader_pb2.ListHandlersResponse]
+    """ListHandlers lists the handlers that workers with a session have now, in the order of their names, each with the versions in which
+    they have it, and a description of each. Callback workers tell of no handlers. Who is bound to some handlers sees these alone.
+
+    Without page_size it answers as many handlers as fit into 3 MiB. INVALID_ARGUMENT for a page_size out of 0 to 10,000, a name over 128
+    bytes, or a page_token of something else.
+
+    Leaders before 0.2.0 answer UNIMPLEMENTED.
+    """
 
 @_typing.type_check_only
 class LeaderServiceAsyncStub(LeaderServiceStub):
@@ -194,6 +203,15 @@ class LeaderServiceAsyncStub(LeaderServiceStub):
     is replaced by a copy, by its own leader. Leaders have their stores compared daily without this call.
 
     FAILED_PRECONDITION when the leader shares no log. UNAVAILABLE or RESOURCE_EXHAUSTED when nothing can be written to the log now.
+    """
+    ListHandlers: _aio.UnaryUnaryMultiCallable[_leader_pb2.ListHandlersRequest, _leader_pb2.ListHandlersResponse]  # type: ignore[assignment]
+    """ListHandlers lists the handlers that workers with a session have now, in the order of their names, each with the versions in which
+    they have it, and a description of each. Callback workers tell of no handlers. Who is bound to some handlers sees these alone.
+
+    Without page_size it answers as many handlers as fit into 3 MiB. INVALID_ARGUMENT for a page_size out of 0 to 10,000, a name over 128
+    bytes, or a page_token of something else.
+
+    Leaders before 0.2.0 answer UNIMPLEMENTED.
     """
 
 class LeaderServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -335,6 +353,21 @@ class LeaderServiceServicer(metaclass=_abc_1.ABCMeta):
         is replaced by a copy, by its own leader. Leaders have their stores compared daily without this call.
 
         FAILED_PRECONDITION when the leader shares no log. UNAVAILABLE or RESOURCE_EXHAUSTED when nothing can be written to the log now.
+        """
+
+    @_abc_1.abstractmethod
+    def ListHandlers(
+        self,
+        request: _leader_pb2.ListHandlersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_leader_pb2.ListHandlersResponse, _abc.Awaitable[_leader_pb2.ListHandlersResponse]]:
+        """ListHandlers lists the handlers that workers with a session have now, in the order of their names, each with the versions in which
+        they have it, and a description of each. Callback workers tell of no handlers. Who is bound to some handlers sees these alone.
+
+        Without page_size it answers as many handlers as fit into 3 MiB. INVALID_ARGUMENT for a page_size out of 0 to 10,000, a name over 128
+        bytes, or a page_token of something else.
+
+        Leaders before 0.2.0 answer UNIMPLEMENTED.
         """
 
 def add_LeaderServiceServicer_to_server(servicer: LeaderServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

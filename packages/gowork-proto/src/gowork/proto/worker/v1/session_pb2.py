@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from gowork.proto.scheduler.v1 import scheduler_pb2 as gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$gowork/proto/worker/v1/session.proto\x12\tworker.v1\x1a)gowork/proto/scheduler/v1/scheduler.proto\"\xd3\x01\n\x0e\x43onnectRequest\x12\x1f\n\x05hello\x18\x01 \x01(\x0b\x32\x10.worker.v1.Hello\x12\"\n\x07reports\x18\x02 \x03(\x0b\x32\x11.worker.v1.Report\x12\x12\n\x06\x63redit\x18\x03 \x03(\x04\x42\x02\x10\x01\x12+\n\x08progress\x18\x04 \x03(\x0b\x32\x19.worker.v1.ProgressReport\x12\x11\n\x05pongs\x18\x05 \x03(\x04\x42\x02\x10\x01\x12(\n\nconditions\x18\x06 \x03(\x0b\x32\x14.worker.v1.Condition\"\x9d\x02\n\x05Hello\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\t\x12\r\n\x05slots\x18\x03 \x01(\x05\x12(\n\x08handlers\x18\x04 \x03(\x0b\x32\x16.worker.v1.HandlerInfo\x12,\n\x06labels\x18\x05 \x03(\x0b\x32\x1c.worker.v1.Hello.LabelsEntry\x12\x0f\n\x07version\x18\x06 \x01(\t\x12\x1d\n\x04held\x18\x07 \x03(\x0b\x32\x0f.worker.v1.Held\x12\x15\n\rplugin_errors\x18\x08 \x03(\t\x12\x17\n\x0f\x65nded_instances\x18\t \x03(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"g\n\x0bHandlerInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nis_default\x18\x02 \x01(\x08\x12(\n\x05retry\x18\x03 \x01(\x0b\x32\x19.scheduler.v1.RetryPolicy\x12\x0c\n\x04\x66orm\x18\x04 \x01(\t\"F\n\x04Held\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05\x66\x65nce\x18\x02 \x01(\x06\x12#\n\x05state\x18\x03 \x01(\x0e\x32\x14.worker.v1.HeldState\"\xdf\x02\n\x06Report\x12\r\n\x05\x66\x65nce\x18\x01 \x01(\x06\x12\n\n\x02id\x18\x02 \x01(\t\x12-\n\x07outcome\x18\x03 \x01(\x0e\x32\x1c.scheduler.v1.AttemptOutcome\x12\x0e\n\x06result\x18\x04 \x01(\t\x12\x13\n\x0bresult_data\x18\x05 \x01(\x0c\x12&\n\x07\x66\x61ilure\x18\x06 \x01(\x0b\x32\x15.scheduler.v1.Failure\x12\x1b\n\x0eretry_delay_ms\x18\x07 \x01(\x03H\x00\x88\x01\x01\x12\x14\n\x0c\x65xecution_us\x18\x08 \x01(\x04\x12\x0e\n\x06reason\x18\t \x01(\t\x12&\n\nfollow_ups\x18\n \x03(\x0b\x32\x12.scheduler.v1.Task\x12\x13\n\x0btraceparent\x18\x0b \x01(\t\x12\x1c\n\x14result_is_empty_data\x18\x0c \x01(\x08\x12\r\n\x05unfit\x18\r \x01(\x08\x42\x11\n\x0f_retry_delay_ms\"N\n\x0eProgressReport\x12\r\n\x05\x66\x65nce\x18\x01 \x01(\x06\x12\n\n\x02id\x18\x02 \x01(\t\x12\x10\n\x08\x66raction\x18\x03 \x01(\x01\x12\x0f\n\x07message\x18\x04 \x01(\t\"?\n\tCondition\x12\x0f\n\x07\x62locked\x18\x01 \x01(\x08\x12\x10\n\x08\x64raining\x18\x02 \x01(\x08\x12\x0f\n\x07leaving\x18\x03 \x01(\x08\"\xe9\x01\n\x0f\x43onnectResponse\x12#\n\x07welcome\x18\x01 \x01(\x0b\x32\x12.worker.v1.Welcome\x12 \n\x06grants\x18\x02 \x03(\x0b\x32\x10.worker.v1.Grant\x12\x18\n\x0c\x61\x63knowledged\x18\x03 \x03(\x06\x42\x02\x10\x01\x12\x14\n\x08released\x18\x04 \x03(\x06\x42\x02\x10\x01\x12\x15\n\tcancelled\x18\x05 \x03(\x06\x42\x02\x10\x01\x12\x11\n\x05pings\x18\x06 \x03(\x04\x42\x02\x10\x01\x12\x13\n\x07refused\x18\x07 \x03(\x06\x42\x02\x10\x01\x12 \n\x06\x64rains\x18\x08 \x03(\x0b\x32\x10.worker.v1.Drain\"\x1a\n\x05\x44rain\x12\x11\n\tbudget_ms\x18\x01 \x01(\x03\"[\n\x07Welcome\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x10\n\x08lease_ms\x18\x02 \x01(\x03\x12\x14\n\x0cheartbeat_ms\x18\x03 \x01(\x03\x12\x1a\n\x12reconnect_grace_ms\x18\x04 \x01(\x03\"\xb4\x01\n\x05Grant\x12\r\n\x05\x66\x65nce\x18\x01 \x01(\x06\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12\x0c\n\x04task\x18\x04 \x01(\x0c\x12\r\n\x05\x61lone\x18\x05 \x01(\x08\x12\x1c\n\x14previous_traceparent\x18\x06 \x01(\t\x12\x1a\n\rattempts_used\x18\x07 \x01(\x05H\x00\x88\x01\x01\x12\x16\n\x0ein_other_forms\x18\x08 \x01(\x08\x42\x10\n\x0e_attempts_used*q\n\tHeldState\x12\x1a\n\x16HELD_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13HELD_STATE_BUFFERED\x10\x01\x12\x16\n\x12HELD_STATE_RUNNING\x10\x02\x12\x17\n\x13HELD_STATE_FINISHED\x10\x03\x32V\n\x0eSessionService\x12\x44\n\x07\x43onnect\x12\x19.worker.v1.ConnectRequest\x1a\x1a.worker.v1.ConnectResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$gowork/proto/worker/v1/session.proto\x12\tworker.v1\x1a)gowork/proto/scheduler/v1/scheduler.proto\"\xb5\x02\n\x0e\x43onnectRequest\x12\x1f\n\x05hello\x18\x01 \x01(\x0b\x32\x10.worker.v1.Hello\x12\"\n\x07reports\x18\x02 \x03(\x0b\x32\x11.worker.v1.Report\x12\x12\n\x06\x63redit\x18\x03 \x03(\x04\x42\x02\x10\x01\x12+\n\x08progress\x18\x04 \x03(\x0b\x32\x19.worker.v1.ProgressReport\x12\x11\n\x05pongs\x18\x05 \x03(\x04\x42\x02\x10\x01\x12(\n\nconditions\x18\x06 \x03(\x0b\x32\x14.worker.v1.Condition\x12+\n\x0b\x63ompletions\x18\x07 \x03(\x0b\x32\x16.worker.v1.Completions\x12\x33\n\x0c\x64\x65scriptions\x18\x08 \x03(\x0b\x32\x1d.worker.v1.HandlerDescription\"\x9d\x02\n\x05Hello\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\t\x12\r\n\x05slots\x18\x03 \x01(\x05\x12(\n\x08handlers\x18\x04 \x03(\x0b\x32\x16.worker.v1.HandlerInfo\x12,\n\x06labels\x18\x05 \x03(\x0b\x32\x1c.worker.v1.Hello.LabelsEntry\x12\x0f\n\x07version\x18\x06 \x01(\t\x12\x1d\n\x04held\x18\x07 \x03(\x0b\x32\x0f.worker.v1.Held\x12\x15\n\rplugin_errors\x18\x08 \x03(\t\x12\x17\n\x0f\x65nded_instances\x18\t \x03(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xab\x01\n\x0bHandlerInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nis_default\x18\x02 \x01(\x08\x12(\n\x05retry\x18\x03 \x01(\x0b\x32\x19.scheduler.v1.RetryPolicy\x12\x0c\n\x04\x66orm\x18\x04 \x01(\t\x12\x0e\n\x06plugin\x18\x05 \x01(\t\x12\x16\n\x0eplugin_version\x18\x06 \x01(\t\x12\x1a\n\x12\x64\x65scription_digest\x18\x07 \x01(\t\"2\n\x12HandlerDescription\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\"F\n\x04Held\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05\x66\x65nce\x18\x02 \x01(\x06\x12#\n\x05state\x18\x03 \x01(\x0e\x32\x14.worker.v1.HeldState\"\xdf\x02\n\x06Report\x12\r\n\x05\x66\x65nce\x18\x01 \x01(\x06\x12\n\n\x02id\x18\x02 \x01(\t\x12-\n\x07outcome\x18\x03 \x01(\x0e\x32\x1c.scheduler.v1.AttemptOutcome\x12\x0e\n\x06result\x18\x04 \x01(\t\x12\x13\n\x0bresult_data\x18\x05 \x01(\x0c\x12&\n\x07\x66\x61ilure\x18\x06 \x01(\x0b\x32\x15.scheduler.v1.Failure\x12\x1b\n\x0eretry_delay_ms\x18\x07 \x01(\x03H\x00\x88\x01\x01\x12\x14\n\x0c\x65xecution_us\x18\x08 \x01(\x04\x12\x0e\n\x06reason\x18\t \x01(\t\x12&\n\nfollow_ups\x18\n \x03(\x0b\x32\x12.scheduler.v1.Task\x12\x13\n\x0btraceparent\x18\x0b \x01(\t\x12\x1c\n\x14result_is_empty_data\x18\x0c \x01(\x08\x12\r\n\x05unfit\x18\r \x01(\x08\x42\x11\n\x0f_retry_delay_ms\"\x84\x01\n\x0b\x43ompletions\x12\x0b\n\x03ids\x18\x01 \x03(\t\x12\x12\n\x06\x66\x65nces\x18\x02 \x03(\x06\x42\x02\x10\x01\x12\x18\n\x0c\x65xecution_us\x18\x03 \x03(\x04\x42\x02\x10\x01\x12\x0f\n\x07results\x18\x04 \x03(\t\x12\x13\n\x0bresult_data\x18\x05 \x03(\x0c\x12\x14\n\x0ctraceparents\x18\x06 \x03(\t\"N\n\x0eProgressReport\x12\r\n\x05\x66\x65nce\x18\x01 \x01(\x06\x12\n\n\x02id\x18\x02 \x01(\t\x12\x10\n\x08\x66raction\x18\x03 \x01(\x01\x12\x0f\n\x07message\x18\x04 \x01(\t\"?\n\tCondition\x12\x0f\n\x07\x62locked\x18\x01 \x01(\x08\x12\x10\n\x08\x64raining\x18\x02 \x01(\x08\x12\x0f\n\x07leaving\x18\x03 \x01(\x08\"\xfb\x01\n\x0f\x43onnectResponse\x12#\n\x07welcome\x18\x01 \x01(\x0b\x32\x12.worker.v1.Welcome\x12 \n\x06grants\x18\x02 \x03(\x0b\x32\x10.worker.v1.Grant\x12\x18\n\x0c\x61\x63knowledged\x18\x03 \x03(\x06\x42\x02\x10\x01\x12\x14\n\x08released\x18\x04 \x03(\x06\x42\x02\x10\x01\x12\x15\n\tcancelled\x18\x05 \x03(\x06\x42\x02\x10\x01\x12\x11\n\x05pings\x18\x06 \x03(\x04\x42\x02\x10\x01\x12\x13\n\x07refused\x18\x07 \x03(\x06\x42\x02\x10\x01\x12 \n\x06\x64rains\x18\x08 \x03(\x0b\x32\x10.worker.v1.Drain\x12\x10\n\x08\x64\x65scribe\x18\t \x03(\t\"\x1a\n\x05\x44rain\x12\x11\n\tbudget_ms\x18\x01 \x01(\x03\"v\n\x07Welcome\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x10\n\x08lease_ms\x18\x02 \x01(\x03\x12\x14\n\x0cheartbeat_ms\x18\x03 \x01(\x03\x12\x1a\n\x12reconnect_grace_ms\x18\x04 \x01(\x03\x12\x19\n\x11reads_completions\x18\x05 \x01(\x08\"\xb4\x01\n\x05Grant\x12\r\n\x05\x66\x65nce\x18\x01 \x01(\x06\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12\x0c\n\x04task\x18\x04 \x01(\x0c\x12\r\n\x05\x61lone\x18\x05 \x01(\x08\x12\x1c\n\x14previous_traceparent\x18\x06 \x01(\t\x12\x1a\n\rattempts_used\x18\x07 \x01(\x05H\x00\x88\x01\x01\x12\x16\n\x0ein_other_forms\x18\x08 \x01(\x08\x42\x10\n\x0e_attempts_used*q\n\tHeldState\x12\x1a\n\x16HELD_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13HELD_STATE_BUFFERED\x10\x01\x12\x16\n\x12HELD_STATE_RUNNING\x10\x02\x12\x17\n\x13HELD_STATE_FINISHED\x10\x03\x32V\n\x0eSessionService\x12\x44\n\x07\x43onnect\x12\x19.worker.v1.ConnectRequest\x1a\x1a.worker.v1.ConnectResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,6 +38,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CONNECTREQUEST'].fields_by_name['pongs']._serialized_options = b'\020\001'
   _globals['_HELLO_LABELSENTRY']._loaded_options = None
   _globals['_HELLO_LABELSENTRY']._serialized_options = b'8\001'
+  _globals['_COMPLETIONS'].fields_by_name['fences']._loaded_options = None
+  _globals['_COMPLETIONS'].fields_by_name['fences']._serialized_options = b'\020\001'
+  _globals['_COMPLETIONS'].fields_by_name['execution_us']._loaded_options = None
+  _globals['_COMPLETIONS'].fields_by_name['execution_us']._serialized_options = b'\020\001'
   _globals['_CONNECTRESPONSE'].fields_by_name['acknowledged']._loaded_options = None
   _globals['_CONNECTRESPONSE'].fields_by_name['acknowledged']._serialized_options = b'\020\001'
   _globals['_CONNECTRESPONSE'].fields_by_name['released']._loaded_options = None
@@ -48,32 +52,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CONNECTRESPONSE'].fields_by_name['pings']._serialized_options = b'\020\001'
   _globals['_CONNECTRESPONSE'].fields_by_name['refused']._loaded_options = None
   _globals['_CONNECTRESPONSE'].fields_by_name['refused']._serialized_options = b'\020\001'
-  _globals['_HELDSTATE']._serialized_start=1812
-  _globals['_HELDSTATE']._serialized_end=1925
+  _globals['_HELDSTATE']._serialized_start=2211
+  _globals['_HELDSTATE']._serialized_end=2324
   _globals['_CONNECTREQUEST']._serialized_start=95
-  _globals['_CONNECTREQUEST']._serialized_end=306
-  _globals['_HELLO']._serialized_start=309
-  _globals['_HELLO']._serialized_end=594
-  _globals['_HELLO_LABELSENTRY']._serialized_start=549
-  _globals['_HELLO_LABELSENTRY']._serialized_end=594
-  _globals['_HANDLERINFO']._serialized_start=596
-  _globals['_HANDLERINFO']._serialized_end=699
-  _globals['_HELD']._serialized_start=701
-  _globals['_HELD']._serialized_end=771
-  _globals['_REPORT']._serialized_start=774
-  _globals['_REPORT']._serialized_end=1125
-  _globals['_PROGRESSREPORT']._serialized_start=1127
-  _globals['_PROGRESSREPORT']._serialized_end=1205
-  _globals['_CONDITION']._serialized_start=1207
-  _globals['_CONDITION']._serialized_end=1270
-  _globals['_CONNECTRESPONSE']._serialized_start=1273
-  _globals['_CONNECTRESPONSE']._serialized_end=1506
-  _globals['_DRAIN']._serialized_start=1508
-  _globals['_DRAIN']._serialized_end=1534
-  _globals['_WELCOME']._serialized_start=1536
-  _globals['_WELCOME']._serialized_end=1627
-  _globals['_GRANT']._serialized_start=1630
-  _globals['_GRANT']._serialized_end=1810
-  _globals['_SESSIONSERVICE']._serialized_start=1927
-  _globals['_SESSIONSERVICE']._serialized_end=2013
+  _globals['_CONNECTREQUEST']._serialized_end=404
+  _globals['_HELLO']._serialized_start=407
+  _globals['_HELLO']._serialized_end=692
+  _globals['_HELLO_LABELSENTRY']._serialized_start=647
+  _globals['_HELLO_LABELSENTRY']._serialized_end=692
+  _globals['_HANDLERINFO']._serialized_start=695
+  _globals['_HANDLERINFO']._serialized_end=866
+  _globals['_HANDLERDESCRIPTION']._serialized_start=868
+  _globals['_HANDLERDESCRIPTION']._serialized_end=918
+  _globals['_HELD']._serialized_start=920
+  _globals['_HELD']._serialized_end=990
+  _globals['_REPORT']._serialized_start=993
+  _globals['_REPORT']._serialized_end=1344
+  _globals['_COMPLETIONS']._serialized_start=1347
+  _globals['_COMPLETIONS']._serialized_end=1479
+  _globals['_PROGRESSREPORT']._serialized_start=1481
+  _globals['_PROGRESSREPORT']._serialized_end=1559
+  _globals['_CONDITION']._serialized_start=1561
+  _globals['_CONDITION']._serialized_end=1624
+  _globals['_CONNECTRESPONSE']._serialized_start=1627
+  _globals['_CONNECTRESPONSE']._serialized_end=1878
+  _globals['_DRAIN']._serialized_start=1880
+  _globals['_DRAIN']._serialized_end=1906
+  _globals['_WELCOME']._serialized_start=1908
+  _globals['_WELCOME']._serialized_end=2026
+  _globals['_GRANT']._serialized_start=2029
+  _globals['_GRANT']._serialized_end=2209
+  _globals['_SESSIONSERVICE']._serialized_start=2326
+  _globals['_SESSIONSERVICE']._serialized_end=2412
 # @@protoc_insertion_point(module_scope)

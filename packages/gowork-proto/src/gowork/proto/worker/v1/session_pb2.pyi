@@ -57,6 +57,8 @@ class ConnectRequest(_message.Message):
     PROGRESS_FIELD_NUMBER: _builtins.int
     PONGS_FIELD_NUMBER: _builtins.int
     CONDITIONS_FIELD_NUMBER: _builtins.int
+    COMPLETIONS_FIELD_NUMBER: _builtins.int
+    DESCRIPTIONS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello:
         """In the first frame, and in no other."""
@@ -83,6 +85,16 @@ class ConnectRequest(_message.Message):
     def conditions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Condition]:
         """The worker's condition, when it has changed."""
 
+    @_builtins.property
+    def completions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Completions]:
+        """Reports of plain completions by columns, where Welcome says that the leader reads them. They say what as many reports would say,
+        and are taken after `reports`. Each is acknowledged, kept and sent again as any report.
+        """
+
+    @_builtins.property
+    def descriptions(self) -> _containers.RepeatedCompositeFieldContainer[Global___HandlerDescription]:
+        """Descriptions of handlers, as far as the leader asked for them."""
+
     def __init__(
         self,
         *,
@@ -92,10 +104,12 @@ class ConnectRequest(_message.Message):
         progress: _abc.Iterable[Global___ProgressReport] | None = ...,
         pongs: _abc.Iterable[_builtins.int] | None = ...,
         conditions: _abc.Iterable[Global___Condition] | None = ...,
+        completions: _abc.Iterable[Global___Completions] | None = ...,
+        descriptions: _abc.Iterable[Global___HandlerDescription] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["hello", b"hello"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["conditions", b"conditions", "credit", b"credit", "hello", b"hello", "pongs", b"pongs", "progress", b"progress", "reports", b"reports"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completions", b"completions", "conditions", b"conditions", "credit", b"credit", "descriptions", b"descriptions", "hello", b"hello", "pongs", b"pongs", "progress", b"progress", "reports", b"reports"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -193,12 +207,24 @@ class HandlerInfo(_message.Message):
     IS_DEFAULT_FIELD_NUMBER: _builtins.int
     RETRY_FIELD_NUMBER: _builtins.int
     FORM_FIELD_NUMBER: _builtins.int
+    PLUGIN_FIELD_NUMBER: _builtins.int
+    PLUGIN_VERSION_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_DIGEST_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     is_default: _builtins.bool
     """The handler of tasks that name none."""
     form: _builtins.str
     """Which payloads it reads: any text that is the same for handlers that read the same payloads, such as a digest of a schema.
     At most 64 bytes; empty when it reads any payload, or does not tell.
+    """
+    plugin: _builtins.str
+    """The plugin that it comes from, and the version of that plugin's distribution, as in "1.2.0". At most 128 bytes each; empty when there is
+    none.
+    """
+    plugin_version: _builtins.str
+    description_digest: _builtins.str
+    """The digest of its description: the first 32 hex digits of the SHA-256 of the text. Empty when the worker does not describe it. The
+    leader asks one worker for the text of a digest that it does not know, so that Hello stays small.
     """
     @_builtins.property
     def retry(self) -> _scheduler_pb2.RetryPolicy:
@@ -211,14 +237,43 @@ class HandlerInfo(_message.Message):
         is_default: _builtins.bool = ...,
         retry: _scheduler_pb2.RetryPolicy | None = ...,
         form: _builtins.str = ...,
+        plugin: _builtins.str = ...,
+        plugin_version: _builtins.str = ...,
+        description_digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["retry", b"retry"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["form", b"form", "is_default", b"is_default", "name", b"name", "retry", b"retry"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description_digest", b"description_digest", "form", b"form", "is_default", b"is_default", "name", b"name", "plugin", b"plugin", "plugin_version", b"plugin_version", "retry", b"retry"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___HandlerInfo: _TypeAlias = HandlerInfo  # noqa: Y015
+
+@_typing.final
+class HandlerDescription(_message.Message):
+    """HandlerDescription is what clients are told of a handler."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    digest: _builtins.str
+    """As in HandlerInfo. A text that has another digest is dropped."""
+    text: _builtins.str
+    """A JSON object of at most 64 KiB; see cluster.v1.HandlerVersion."""
+    def __init__(
+        self,
+        *,
+        digest: _builtins.str = ...,
+        text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HandlerDescription: _TypeAlias = HandlerDescription  # noqa: Y015
 
 @_typing.final
 class Held(_message.Message):
@@ -327,6 +382,66 @@ class Report(_message.Message):
 Global___Report: _TypeAlias = Report  # noqa: Y015
 
 @_typing.final
+class Completions(_message.Message):
+    """Completions are reports of attempts with outcome COMPLETED by columns: row N of each column is of the Nth attempt. A leader reads
+    many of them faster than as many reports. Whatever has no column here (a failure, a reason, follow-ups, a result of no bytes)
+    travels as a Report. All columns have as many rows as ids, except that an optional one may be empty as a whole, which means that
+    each of its rows is. Columns of other lengths, or more than 10,000 rows, end the stream with INVALID_ARGUMENT, which names the field.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IDS_FIELD_NUMBER: _builtins.int
+    FENCES_FIELD_NUMBER: _builtins.int
+    EXECUTION_US_FIELD_NUMBER: _builtins.int
+    RESULTS_FIELD_NUMBER: _builtins.int
+    RESULT_DATA_FIELD_NUMBER: _builtins.int
+    TRACEPARENTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The ids of the tasks, at most 10,000."""
+
+    @_builtins.property
+    def fences(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The fences of the grants; they name the attempts. A fence that has come already, here or among `reports`, is ignored."""
+
+    @_builtins.property
+    def execution_us(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """How long each handler ran, in microseconds."""
+
+    @_builtins.property
+    def results(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What each handler returned as JSON text, empty where it returned bytes. Optional. At most 1 MiB together with result_data of the same
+        row; a row with more fails its attempt, as in a Report.
+        """
+
+    @_builtins.property
+    def result_data(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """What each handler returned as bytes, empty where it returned text. Optional."""
+
+    @_builtins.property
+    def traceparents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The W3C trace contexts of the attempts' spans, empty where an attempt was not traced, or not sampled. Optional."""
+
+    def __init__(
+        self,
+        *,
+        ids: _abc.Iterable[_builtins.str] | None = ...,
+        fences: _abc.Iterable[_builtins.int] | None = ...,
+        execution_us: _abc.Iterable[_builtins.int] | None = ...,
+        results: _abc.Iterable[_builtins.str] | None = ...,
+        result_data: _abc.Iterable[_builtins.bytes] | None = ...,
+        traceparents: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution_us", b"execution_us", "fences", b"fences", "ids", b"ids", "result_data", b"result_data", "results", b"results", "traceparents", b"traceparents"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Completions: _TypeAlias = Completions  # noqa: Y015
+
+@_typing.final
 class ProgressReport(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -396,6 +511,7 @@ class ConnectResponse(_message.Message):
     PINGS_FIELD_NUMBER: _builtins.int
     REFUSED_FIELD_NUMBER: _builtins.int
     DRAINS_FIELD_NUMBER: _builtins.int
+    DESCRIBE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome:
         """In the first frame, and in no other."""
@@ -426,6 +542,10 @@ class ConnectResponse(_message.Message):
     def drains(self) -> _containers.RepeatedCompositeFieldContainer[Global___Drain]:
         """The worker is to drain: finish what it runs, hand back the rest, and leave."""
 
+    @_builtins.property
+    def describe(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Digests of descriptions that the leader lacks. The worker answers with the texts. It need not answer."""
+
     def __init__(
         self,
         *,
@@ -437,10 +557,11 @@ class ConnectResponse(_message.Message):
         pings: _abc.Iterable[_builtins.int] | None = ...,
         refused: _abc.Iterable[_builtins.int] | None = ...,
         drains: _abc.Iterable[Global___Drain] | None = ...,
+        describe: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "cancelled", b"cancelled", "drains", b"drains", "grants", b"grants", "pings", b"pings", "refused", b"refused", "released", b"released", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "cancelled", b"cancelled", "describe", b"describe", "drains", b"drains", "grants", b"grants", "pings", b"pings", "refused", b"refused", "released", b"released", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -476,6 +597,7 @@ class Welcome(_message.Message):
     LEASE_MS_FIELD_NUMBER: _builtins.int
     HEARTBEAT_MS_FIELD_NUMBER: _builtins.int
     RECONNECT_GRACE_MS_FIELD_NUMBER: _builtins.int
+    READS_COMPLETIONS_FIELD_NUMBER: _builtins.int
     term: _builtins.int
     """The leader's term. Workers ignore sessions of a lower term than they have seen."""
     lease_ms: _builtins.int
@@ -484,6 +606,8 @@ class Welcome(_message.Message):
     """How often to send an empty frame at least, in milliseconds."""
     reconnect_grace_ms: _builtins.int
     """How long a worker has to reconnect after its stream broke, in milliseconds."""
+    reads_completions: _builtins.bool
+    """The leader reads Completions. Without it, which is what older leaders say, send each report as a Report."""
     def __init__(
         self,
         *,
@@ -491,10 +615,11 @@ class Welcome(_message.Message):
         lease_ms: _builtins.int = ...,
         heartbeat_ms: _builtins.int = ...,
         reconnect_grace_ms: _builtins.int = ...,
+        reads_completions: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_ms", b"heartbeat_ms", "lease_ms", b"lease_ms", "reconnect_grace_ms", b"reconnect_grace_ms", "term", b"term"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_ms", b"heartbeat_ms", "lease_ms", b"lease_ms", "reads_completions", b"reads_completions", "reconnect_grace_ms", b"reconnect_grace_ms", "term", b"term"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,152 @@
+"""Checks payloads against the schemas that workers give of their handlers, before anything is sent.
+
+A payload is right if one version of the handler takes it, because the leader finds a worker with that version. What a
+schema cannot say is left to the worker: bytes, and handlers that no worker describes.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from gowork.base.suggestions import meant
+from gowork.base.values import FORM_DATA
+from gowork.client._handler_models import HandlerInfo, HandlerVersion
+from gowork.client.errors import InvalidArgument
+
+#: For how long what a leader told of a handler counts, in seconds.
+BELIEVED_SECONDS = 30.0
+#: How many handlers are remembered; the oldest is forgotten.
+HANDLERS_KEPT_MAX = 1_000
+#: Most characters of what is wrong.
+_MESSAGE_CHARACTERS_MAX = 300
+_NEEDED = "to check payloads needs jsonschema: pip install 'gowork-client[schemas]'"
+
+
+class PayloadChecks:
+    """What a client knows of handlers. May be used from any thread."""
+
+    def __init__(self) -> None:
+        #: {handler: (until when it counts, on the monotonic clock; its versions; the warning if there are none)}
+        self._known: dict[str, tuple[float, Sequence[HandlerVersion], str]] = {}
+
+    def get(self, handler: str) -> tuple[Sequence[HandlerVersion], str] | None:
+        """Returns the versions of a handler, and a warning when there are none; None when the leader must be asked."""
+        known = self._known.get(handler)
+        return None if known is None or known[0] < time.monotonic() else known[1:]
+
+    def put(
+        self, handler: str, found: Iterable[HandlerInfo], others: Iterable[str] = ()
+    ) -> tuple[Sequence[HandlerVersion], str]:
+        """Notes what the leader told, and returns it as `get` does.
+
+        Args:
+            handler: the handler's name.
+            found: the handler, if there is one.
+            others: the names of all handlers, if there is none.
+        """
+        versions = next((each.versions for each in found if each.name == handler), ())
+        warning = "" if versions else f"no worker has the handler {handler!r} now{meant(handler, others)}"
+        while len(self._known) >= HANDLERS_KEPT_MAX:
+            self._known.pop(next(iter(self._known)), None)
+        self._known[handler] = (time.monotonic() + BELIEVED_SECONDS, versions, warning)
+        return versions, warning
+
+
+def need_jsonschema() -> None:
+    """Raises: ImportError: jsonschema is not installed. The error has the command that installs it."""
+    try:
+        import jsonschema  # noqa: F401
+    except ImportError as error:
+        raise ImportError(_NEEDED) from error
+
+
+def check(versions: Sequence[HandlerVersion], text: str, data: bytes, form: int) -> None:
+    """Checks an encoded payload.
+
+    Raises:
+        InvalidArgument: no version of the handler takes the payload. It names the field that is wrong for the version
+            that most workers have.
+        ImportError: jsonschema is not installed.
+    """
+    first: tuple[str, str] | None = None
+    for version in versions:
+        fault = fault_of(version, text, data, form)
+        if fault is None:
+            return
+        first = first or fault
+    if first is not None:
+        raise InvalidArgument.of(*first)
+
+
+def fault_of(version: HandlerVersion, text: str, data: bytes, form: int) -> tuple[str, str] | None:
+    """Returns (field, what is wrong with it) of a payload for one version; None when it may be right."""
+    schema = version.payload_schema
+    if not version.is_described or schema is None or not version.takes_payload or data or form == FORM_DATA:
+        return None
+    if not text and version.payload_optional:
+        return None
+    need_jsonschema()
+    try:
+        parsed = [json.loads(text)]
+        why = ""
+    except (ValueError, RecursionError) as error:
+        parsed, why = [], f"it is not JSON ({error})" if text else "it is empty"
+    # A text is its own value for a handler that takes texts.
+    faults = [_fault(schema, instance) for instance in (*parsed, text)]
+    if None in faults:
+        return None
+    return faults[0] if parsed else ("payload", f"{why}; JSON of {_kind(schema)} is needed")
+
+
+def _fault(schema: Mapping[str, Any], instance: object) -> tuple[str, str] | None:
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import best_match
+    from referencing import Registry
+
+    try:
+        # An empty registry: nothing that a schema refers to is fetched from anywhere.
+        error = best_match(Draft202012Validator(schema, registry=Registry()).iter_errors(instance))
+    except Exception:  # noqa: BLE001 - a worker's schema may be no schema, and refer to what is not there
+        return None
+    if error is None:
+        return None
+    while error.context:
+        # Of the schemas that would do, the one to which the payload is nearest: its error says more.
+        branches: dict[Any, list[Any]] = {}
+        for each in error.context:
+            branches.setdefault(each.schema_path[0], []).append(each)
+        nearest = sorted(branches.values(), key=len)[0]
+        error = max(nearest, key=lambda each: len(each.absolute_path))
+    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.absolute_path)
+    message = error.message
+    if len(message) > _MESSAGE_CHARACTERS_MAX:
+        message = f"{message[:_MESSAGE_CHARACTERS_MAX]}…"
+    return f"payload{place}", f"{message}{_misspelt(error)}"
+
+
+def _misspelt(error: Any) -> str:
+    """Returns the end of a message about a field that is missing while one with a similar name is there."""
+    if error.validator != "required" or not isinstance(error.instance, dict):
+        return ""
+    known = error.schema.get("properties", {})
+    unknown = [str(name) for name in error.instance if name not in known]
+    pairs = list(_alike([name for name in error.validator_value if name not in error.instance], unknown))
+    return "".join(f"; is {theirs!r} meant to be {name!r}?" for name, theirs in pairs)
+
+
+def _alike(missing: Iterable[str], unknown: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for name in missing:
+        for theirs in get_close_matches(name, unknown, n=1):
+            yield name, theirs
+
+
+def _kind(schema: Mapping[str, Any]) -> str:
+    reference = schema.get("$ref")
+    if isinstance(reference, str):
+        return reference.rpartition("/")[2]
+    kind = schema.get("title") or schema.get("type")
+    return kind if isinstance(kind, str) else "the handler's type"

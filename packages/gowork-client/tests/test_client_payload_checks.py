@@ -1,0 +1,159 @@
+"""Payloads are checked against the schemas that workers give of their handlers, before they are sent."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+import threading
+import warnings
+from typing import Any
+
+import pytest
+
+from gowork.client import AsyncClient, Client, HandlerInfo, HandlerVersion, InvalidArgument
+from gowork.client import _payload_checks as checks
+from gowork.client._payload_checks import HANDLERS_KEPT_MAX, PayloadChecks, check, fault_of
+from gowork.client._payloads import encode_payload
+from gowork.client._responses import handler as handler_of
+from gowork.proto.cluster.v1 import leader_pb2 as cluster
+
+JOB = {
+    "type": "object",
+    "title": "Job",
+    "properties": {"name": {"type": "string"}, "sizes": {"type": "array", "items": {"type": "integer"}}},
+    "required": ["name"],
+}
+
+
+def version(schema: Any = JOB, **fields: Any) -> HandlerVersion:
+    return HandlerVersion("p", "1", 1, ("w",), True, payload_schema=schema, **fields)
+
+
+def fault(payload: object, *versions: HandlerVersion) -> str:
+    try:
+        check(versions or (version(),), *encode_payload(payload))
+    except InvalidArgument as error:
+        (violation,) = error.violations
+        return f"{violation.field}: {violation.description}"
+    return ""
+
+
+@pytest.mark.parametrize(
+    ("payload", "words"),
+    [
+        ({"name": 1}, "payload.name: 1 is not of type 'string'"),
+        ({"name": "a", "sizes": [1, "x"]}, "payload.sizes[1]: 'x' is not of type 'integer'"),
+        ({}, "payload: 'name' is a required property"),
+        ({"nmae": "a"}, "payload: 'name' is a required property; is 'nmae' meant to be 'name'?"),
+        ([1], "payload: [1] is not of type 'object'"),
+        ("", "payload: it is empty; JSON of Job is needed"),
+        ("Ada", "payload: it is not JSON"),
+    ],
+)
+def test_the_wrong_field_is_named(payload: object, words: str) -> None:
+    assert words in fault(payload)
+
+
+@pytest.mark.parametrize("payload", [{"name": "a"}, '{"name": "a"}', {"name": "a", "more": 1}, b"bytes", b""])
+def test_what_may_be_right_passes(payload: object) -> None:
+    assert fault(payload) == ""
+
+
+def test_a_payload_is_right_if_one_version_takes_it() -> None:
+    other = version({"type": "object", "required": ["url"]})
+    assert fault({"url": "a"}, version(), other) == ""
+    assert "'name'" in fault({}, version(), other)
+
+
+def test_what_is_not_described_is_not_checked() -> None:
+    assert fault({}, version(), HandlerVersion("p", "1", 1, ("w",), False)) == ""
+    assert fault({}, version(None)) == ""
+    assert fault("anything", version(takes_payload=False)) == ""
+
+
+def test_an_empty_payload_passes_where_a_default_stands_for_it() -> None:
+    assert fault("", version(payload_optional=True)) == ""
+    assert fault({}, version(payload_optional=True))
+
+
+def test_a_text_is_its_own_value_where_texts_are_taken() -> None:
+    texts = version({"anyOf": [JOB, {"type": "string"}]})
+    for payload in ("Ada", "[1]", ""):
+        assert fault(payload, texts) == ""
+
+
+def test_of_several_schemas_the_nearest_one_names_the_field() -> None:
+    schema = {"anyOf": [{"type": "object", "required": ["theName", "other"]}, JOB]}
+    assert fault({"sizes": ["x"], "name": "a"}, version(schema)).startswith("payload.sizes[0]: ")
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [{"type": "nonsense"}, {"$ref": "http://127.0.0.1:1/x"}, {"$ref": "#/nowhere"}, {"properties": 3}, {"required": 1}],
+)
+def test_a_schema_that_is_none_refuses_nothing(schema: Any) -> None:
+    assert fault_of(version(schema), "[1]", b"", 0) is None
+
+
+def test_nothing_that_a_schema_refers_to_is_fetched() -> None:
+    # So that the library is loaded before it has to be quick.
+    assert fault_of(version(), "[1]", b"", 0)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        schema = {"$ref": f"http://127.0.0.1:{server.getsockname()[1]}/schema"}
+        with warnings.catch_warnings():
+            # The library warns before it fetches, which would be an error here, and nothing would be fetched.
+            warnings.simplefilter("ignore")
+            fetching = threading.Thread(target=fault_of, args=(version(schema), "[1]", b"", 0), daemon=True)
+            fetching.start()
+            fetching.join(timeout=10.0)
+        with pytest.raises(BlockingIOError):
+            server.accept()
+
+
+def test_a_long_message_is_cut() -> None:
+    assert len(fault({"name": ["x" * 10_000]})) < 500
+
+
+def test_what_the_leader_told_counts_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = PayloadChecks()
+    assert known.get("h") is None
+    found = HandlerInfo("h", (version(),))
+    assert known.put("h", [found]) == known.get("h") == ((version(),), "")
+    monkeypatch.setattr(checks.time, "monotonic", lambda: 1e12)
+    assert known.get("h") is None
+
+
+def test_a_handler_that_nobody_has_is_a_warning_with_a_similar_name() -> None:
+    versions, warning = PayloadChecks().put("resise", [], ["resize", "other"])
+    assert not versions
+    assert warning == "no worker has the handler 'resise' now; did you mean 'resize'?"
+
+
+def test_a_bounded_number_of_handlers_is_remembered() -> None:
+    known = PayloadChecks()
+    for number in range(HANDLERS_KEPT_MAX + 1):
+        known.put(f"h{number}", [])
+    assert known.get("h0") is None
+    assert known.get(f"h{HANDLERS_KEPT_MAX}") is not None
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_without_jsonschema_the_error_says_what_to_install(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "jsonschema", None)
+    with pytest.raises(ImportError, match=r"pip install 'gowork-client\[schemas\]'"):
+        kind("127.0.0.1:1", check_payloads=True)
+
+
+@pytest.mark.parametrize("text", ["", "no JSON", "[1]", "null", '{"payload": 3, "doc": null}', "[" * 100_000])
+def test_a_description_of_any_form_is_read(text: str) -> None:
+    told = handler_of(cluster.Handler(name="h", versions=[cluster.HandlerVersion(description=text)]))
+    assert told.versions[0].payload_schema is None
+
+
+def test_a_description_is_read_with_all_its_parts() -> None:
+    text = json.dumps({"doc": "Does.", "payload": JOB, "result": {}, "takes_payload": False, "payload_optional": True})
+    (one,) = handler_of(cluster.Handler(name="h", versions=[cluster.HandlerVersion(description=text)])).versions
+    assert (one.doc, one.payload_schema, one.result_schema) == ("Does.", JOB, {})
+    assert (one.is_described, one.takes_payload, one.payload_optional) == (True, False, True)

@@ -1,0 +1,82 @@
+"""Completions by columns, from a worker's frame: checks them, and translates them into the core's values.
+
+No row has an object of its own here, because that would cost the leader more than all else that it does with a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from gowork.base.trace_context import is_traceparent
+from gowork.leader._core import commands as cmd
+from gowork.proto import limits
+from gowork.proto.scheduler.v1 import scheduler_pb2
+from gowork.proto.status import FieldViolation, invalid
+from gowork.proto.worker.v1 import session_pb2
+
+#: A result with fewer characters than this breaks no limit, even if each of them is escaped.
+SHORT_RESULT_CHARS = limits.PAYLOAD_BYTES_MAX // 8
+
+
+def completions_from(message: session_pb2.Completions, number: int) -> cmd.Completions | None:
+    """Returns columns; None when a result is so long that each must be looked at, as a report's is.
+
+    Args:
+        message: the columns, all of which must have the same length.
+        number: the message's place in its frame, for the error.
+
+    Raises:
+        Refusal: INVALID_ARGUMENT: a column is longer or shorter than the ids, or there are too many of these.
+    """
+    ids, fences, execution_us = list(message.ids), list(message.fences), list(message.execution_us)
+    results: Sequence[str] = list(message.results)
+    data: Sequence[bytes] = list(message.result_data)
+    traces: Sequence[str] = list(message.traceparents)
+    count = len(ids)
+    if count > limits.COMPLETIONS_ROWS_MAX:
+        told = f"has {count} rows; the limit is {limits.COMPLETIONS_ROWS_MAX}; send the rest in another message"
+        raise invalid([FieldViolation(f"completions[{number}].ids", told)])
+    results = results or [""] * count
+    data = data or [b""] * count
+    traces = traces or [""] * count
+    if not (len(fences) == len(execution_us) == len(results) == len(data) == len(traces) == count):
+        columns: dict[str, Collection[object]] = {
+            "fences": fences,
+            "execution_us": execution_us,
+            "results": results,
+            "result_data": data,
+            "traceparents": traces,
+        }
+        name = next(name for name, column in columns.items() if len(column) != count)
+        told = f"has {len(columns[name])} rows, and ids has {count}; send as many of each"
+        raise invalid([FieldViolation(f"completions[{number}].{name}", told)])
+    if max(map(len, results), default=0) >= SHORT_RESULT_CHARS or max(map(len, data), default=0) >= SHORT_RESULT_CHARS:
+        return None
+    if any(traces):
+        traces = [trace if is_traceparent(trace) else "" for trace in traces]
+    return cmd.Completions(ids, fences, execution_us, results, data, traces)
+
+
+def reports_of(message: session_pb2.Completions) -> list[session_pb2.Report]:
+    """Returns a message for each row of checked columns."""
+    count = len(message.ids)
+    return [
+        session_pb2.Report(
+            fence=fence,
+            id=id,
+            outcome=scheduler_pb2.ATTEMPT_OUTCOME_COMPLETED,
+            result=result,
+            result_data=data,
+            execution_us=execution_us,
+            traceparent=trace,
+        )
+        for id, fence, execution_us, result, data, trace in zip(
+            message.ids,
+            message.fences,
+            message.execution_us,
+            message.results or [""] * count,
+            message.result_data or [b""] * count,
+            message.traceparents or [""] * count,
+            strict=True,
+        )
+    ]

@@ -1,0 +1,189 @@
+"""Changes that are applied in runs come to what they come to one by one, and runs do occur."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from core_picture import picture
+from hypothesis import Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import precondition, rule, run_state_machine_as_test
+from leader_core import Core, spec
+from test_core_invariants import HANDLERS, KEYS, QUEUES, Cluster
+
+from gowork.leader._core import commands as cmd
+from gowork.leader._core import runs
+from gowork.leader._core.lanes import Lane
+from gowork.leader._core.model import Outcome, Status
+from gowork.leader._core.queues import Queues
+from gowork.leader._core.state import Settings
+
+#: Windows in which a run begins and ends, and that a run may fill.
+ROOMY = Settings(window_tasks=12, lane_page=4, lane_tasks_min=3, timers_max=8)
+
+
+class Runs(Cluster):
+    """As Cluster, but several tasks are submitted and reported at once."""
+
+    compares = True
+    bounds = ROOMY
+    rounds = 40
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.submitted = 0
+
+    @rule(
+        number=st.integers(2, 9),
+        handler=HANDLERS,
+        queue=QUEUES,
+        key=KEYS,
+        odd=st.sampled_from(["", "", "delayed", "expiring", "other"]),
+        place=st.integers(0, 8),
+    )
+    def submit_many(self, number: int, handler: str, queue: str, key: str, odd: str, place: int) -> None:
+        specs = [spec(f"m{self.submitted + each}", handler=handler, queue=queue, key=key) for each in range(number)]
+        self.submitted += number
+        if odd and place < number:
+            # One among them is not like the others.
+            specs[place] = spec(
+                specs[place].id,
+                handler="other" if odd == "other" else handler,
+                queue=queue,
+                key=key,
+                run_in_ms=1000 if odd == "delayed" else 0,
+                expires_in_ms=3000 if odd == "expiring" else 0,
+            )
+        self.core.submit(*specs)
+
+    @precondition(lambda self: any(worker.held for worker in self.core.state.connections.values()))
+    @rule(data=st.data(), odd=st.sampled_from([Outcome.COMPLETED, Outcome.COMPLETED, *Outcome]))
+    def report_all_that_is_held(self, data: st.DataObject, odd: Outcome) -> None:
+        connections = [number for number, worker in self.core.state.connections.items() if worker.held]
+        connection = data.draw(st.sampled_from(sorted(connections)))
+        held = self.core.state.connections[connection].held
+        fences = data.draw(st.permutations(list(held)))
+        reports = [
+            cmd.Report(fence, held[fence], odd if place == len(fences) // 2 else Outcome.COMPLETED, "null")
+            for place, fence in enumerate(fences)
+        ]
+        ids = [held[fence] for fence in fences]
+        self.core.do(cmd.ReceiveFrame(connection, reports))
+        for id in ids:
+            if self.core.status(id) is Status.COMPLETED:
+                self.accepted[id, self.core.task(id).seq] = self.accepted.get((id, self.core.task(id).seq), 0) + 1
+
+
+def test_changes_in_runs_come_to_what_they_come_to_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths: Counter[str] = Counter()
+    for kind, name in ((Queues, "add_run"), (Queues, "start_run"), (Lane, "remove_run")):
+        whole = getattr(kind, name)
+
+        def counted(self: object, *arguments: object, whole=whole, name=name) -> None:
+            lengths[name] += len(arguments[-1]) > 1  # type: ignore[arg-type]
+            whole(self, *arguments)
+
+        monkeypatch.setattr(kind, name, counted)
+    # The same histories each time, so that runs are sure to occur. They are slow, so a failing one is not made shorter.
+    chosen = settings(
+        max_examples=25,
+        stateful_step_count=25,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=[Phase.generate],
+    )
+    run_state_machine_as_test(Runs, settings=chosen)
+    assert min(lengths["add_run"], lengths["start_run"], lengths["remove_run"]) > 10
+
+
+def grown(number: int, **settings: int) -> Core:
+    """A core with a worker and `number` submitted tasks, all of one lane."""
+    core = Core(Settings(**settings), compares=True)
+    core.connect(slots=number, credit=number)
+    core.submit(*[spec(f"t{each}") for each in range(number)])
+    return core
+
+
+def test_a_lane_that_a_run_empties_is_dropped() -> None:
+    core = grown(5)
+    core.dispatch()
+    assert core.state.queues.lanes == 0
+    assert core.state.queues.waiting == core.state.queues.loaded == 0
+    queue = core.state.queues.get("default")
+    assert queue is not None
+    assert queue.running == 5
+
+
+def test_a_lane_that_a_run_brings_low_asks_for_more() -> None:
+    core = Core(Settings(window_tasks=4, lane_tasks_min=4, lane_page=4), compares=True)
+    core.submit(*[spec(f"t{each}") for each in range(9)])
+    core.connect(slots=4, credit=4)
+    assert core.state.queues.loaded == 4
+    core.dispatch()
+    # The core of the tests pages in after each command.
+    assert core.state.queues.loaded == 4
+    assert core.state.queues.waiting == 5
+
+
+def test_a_queue_with_nothing_left_after_a_run_is_forgotten() -> None:
+    core = grown(3)
+    (ids,) = core.dispatch().values()
+    reports = [cmd.Report(core.standing(id).fence, id, Outcome.COMPLETED) for id in ids]
+    core.do(cmd.ReceiveFrame(1, reports))
+    assert core.state.queues.get("default") is None
+    assert core.state.finished_tasks == 3
+
+
+def test_queues_whose_last_task_starts_alone_keep_the_order_that_single_grants_give_them() -> None:
+    core = Core(compares=True)
+    core.submit(spec("a"), spec("b", queue="mail"))
+    core.connect(slots=2, credit=2)
+    core.dispatch()
+    assert [queue.name for queue in core.state.queues] == ["default", "mail"]
+    assert core.state.queues.waiting == 0
+
+
+def test_workers_hold_what_each_of_them_was_given() -> None:
+    core = Core(compares=True)
+    core.connect("w1", slots=2, credit=2)
+    core.connect("w2", slots=3, credit=3)
+    core.submit(*[spec(f"t{each}") for each in range(5)])
+    core.dispatch()
+    assert {worker.name: len(worker.held) for worker in core.state.workers.values()} == {"w1": 2, "w2": 3}
+
+
+def test_a_worker_that_reports_a_run_is_given_tasks_again() -> None:
+    core = grown(4)
+    (ids,) = core.dispatch().values()
+    core.submit(spec("next"))
+    core.do(cmd.ReceiveFrame(1, credit=8))
+    assert core.dispatch() == {1: ["next"]}
+    core.do(cmd.ReceiveFrame(1, [cmd.Report(core.standing(id).fence, id, Outcome.COMPLETED) for id in ids]))
+    core.submit(spec("last"))
+    assert core.dispatch() == {1: ["last"]}
+
+
+def test_a_run_ends_before_a_change_of_another_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+    whole = runs._granted
+
+    def granting(*arguments: object) -> int:
+        after = whole(*arguments)  # type: ignore[arg-type]
+        taken.append(after - arguments[2])  # type: ignore[operator]
+        return after
+
+    monkeypatch.setattr(runs, "_granted", granting)
+    core = Core(compares=True)
+    core.connect(slots=6, credit=6)
+    core.submit(spec("a"), spec("b"), spec("c", handler="work", key="k"), spec("d"), spec("e"))
+    core.dispatch()
+    assert taken == [2, 2]
+
+
+def test_two_states_that_differ_have_different_pictures() -> None:
+    one, other = grown(3), grown(3)
+    assert picture(one.state) == picture(other.state)
+    other.dispatch()
+    assert picture(one.state) != picture(other.state)

@@ -1,0 +1,56 @@
+"""Replaces runners that have run many tasks or have grown, so that a handler that leaks harms no other for long.
+
+A runner that is to be replaced gets no new tasks. When it has finished those that it holds, it is told to stop, and the
+next runner takes its place. So no task is lost by that. One ordinary runner is replaced at a time, while others work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gowork.worker._desk.instructions import SPEAK, Instruction, Level, Note, Tell
+from gowork.worker._desk.roster import Roster
+from gowork.worker._desk.runner import Runner
+from gowork.worker._runner import messages
+
+
+class Recycling:
+    """Says which runners are due, and stops them when they are idle."""
+
+    def __init__(
+        self, roster: Roster, tasks_max: int, memory_bytes_max: int, instruct: Callable[[Instruction], None]
+    ) -> None:
+        """Args:
+        roster: the runners.
+        tasks_max: a runner is replaced when it has finished this number of tasks; 0 for no bound.
+        memory_bytes_max: a runner is replaced when its process takes this number of bytes; 0 for no bound.
+        instruct: takes instructions.
+        """
+        self._roster = roster
+        self._tasks_max = tasks_max
+        self._memory_bytes_max = memory_bytes_max
+        self._instruct = instruct
+
+    def is_due(self, runner: Runner) -> bool:
+        """Whether a runner is to be replaced."""
+        if not runner.is_process:
+            return False
+        return 0 < self._tasks_max <= runner.finished or 0 < self._memory_bytes_max <= runner.memory_bytes
+
+    def look(self, now: float) -> None:
+        """Begins to replace a runner that is due, and stops one that has finished its tasks."""
+        if not (self._tasks_max or self._memory_bytes_max) or self._roster.is_closing:
+            return
+        ordinary = self._roster.ordinary
+        if not self._roster.is_short and not any(runner.is_retiring or not runner.is_ready for runner in ordinary):
+            due = next((runner for runner in ordinary if self.is_due(runner)), None)
+            if due is not None:
+                due.is_retiring = True
+                fields = {"tasks": due.finished, "memory_bytes": due.memory_bytes}
+                self._instruct(Note(Level.INFO, "runner is replaced", fields, due.id))
+                self._instruct(SPEAK)
+        for runner in ordinary:
+            # What isolated tasks have borrowed of it goes to another one when it has ended.
+            if runner.is_retiring and runner.is_ready and not runner.tasks:
+                runner.stop(now)
+                self._instruct(Tell(runner.id, messages.Stop()))

@@ -1,0 +1,106 @@
+"""The site has every page, and its links lead to pages, or to the repository."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import site_links
+import site_pages
+from build_site import generated, list_versions
+
+ROOT = Path(__file__).parents[2]
+KNOWN = frozenset({"README.md", "docs/tls.md", "docs/access.md", "deploy/README.md"})
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site's sources, as Sphinx gets them."""
+    folder = tmp_path_factory.mktemp("sources")
+    site_pages.lay_out(folder, generated())
+    return folder
+
+
+def test_every_page_of_the_repository_is_in_the_navigation() -> None:
+    patterns = ("*.md", "docs/**/*.md", "packages/*/*.md", "plugins/*/*.md", "examples/*/README.md", "deploy/README.md")
+    there = {str(path.relative_to(ROOT)) for pattern in patterns for path in ROOT.glob(pattern)}
+    named = [page for part in site_pages.parts() for page in part.pages]
+    assert there - {*named} == set(), "name it in docs/site/nav.toml"
+    assert len(named) == len({*named})
+
+
+def test_every_link_between_pages_leads_to_one(sources: Path) -> None:
+    dead = []
+    for page in sources.rglob("*.md"):
+        text = "\n".join(line for line, is_code in site_pages.fenced(page.read_text()) if not is_code)
+        for link in re.findall(r"\]\((?![a-z]+:|#)([^)#\s]+)", re.sub(r"`[^`]*`", "", text)):
+            if not (page.parent / link).is_file():
+                dead.append(f"{page.relative_to(sources)}: {link}")
+    assert dead == []
+
+
+def test_the_first_page_leads_to_all_others(sources: Path) -> None:
+    shown = (sources / "index.md").read_text().splitlines()
+    assert {str(page.relative_to(sources)) for page in sources.rglob("*.md")} - {"index.md"} <= {*shown}
+
+
+def test_a_generated_page_outside_of_the_navigation_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no part for the generated pages reference/new\.md"):
+        site_pages.lay_out(tmp_path, {**generated(), "reference/new.md": ""})
+
+
+def test_a_page_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"pages that are not there: reference/"):
+        site_pages.lay_out(tmp_path, {})
+
+
+@pytest.mark.parametrize(
+    ("link", "becomes"),
+    [
+        ("tls.md#files", "../docs/tls.md#files"),
+        ("../README.md", "../README.md"),
+        ("../deploy", "../deploy/README.md"),
+        ("#here", "#here"),
+        ("https://example.org/x.md", "https://example.org/x.md"),
+        ("../deploy/systemd", "REPOSITORY/tree/main/deploy/systemd"),
+        ("../noxfile.py", "REPOSITORY/blob/main/noxfile.py"),
+        ("REPOSITORY/blob/main/docs/tls.md#files", "../docs/tls.md#files"),
+        ("REPOSITORY/tree/main/deploy/systemd", "REPOSITORY/tree/main/deploy/systemd"),
+        ("REPOSITORY/raw/main/docs/pictures/top.svg", "../docs/pictures/top.svg"),
+    ],
+)
+def test_a_link_leads_to_the_page_or_to_the_repository(link: str, becomes: str) -> None:
+    link, becomes = (text.replace("REPOSITORY", site_pages.repository()) for text in (link, becomes))
+    assert site_pages.linked(f"See [it]({link}).", "docs/access.md", KNOWN) == f"See [it]({becomes}).\n"
+
+
+def test_links_in_code_stay_as_they_are() -> None:
+    text = "```python\ncall[0](x)\n```\n"
+    assert site_pages.linked(text, "docs/access.md", KNOWN) == text
+
+
+def test_dead_links_and_what_is_loaded_from_elsewhere_are_found(tmp_path: Path) -> None:
+    (tmp_path / "one.html").write_text(
+        '<p id="here"><a href="two.html#there">a</a><a href="two.html#gone">b</a><a href="three.html">c</a>'
+        '<a href="#here">d</a><a href="https://example.org">e</a><img src="https://example.org/x.png">'
+    )
+    (tmp_path / "two.html").write_text('<h1 id="there">')
+    wrong, others = site_links.check(tmp_path)
+    assert wrong == [
+        "one.html: loads https://example.org/x.png from elsewhere",
+        "one.html: two.html#gone leads to a place that is not there",
+        "one.html: three.html leads nowhere",
+    ]
+    assert others == ["https://example.org"]
+
+
+def test_versions_are_listed_with_the_newest_first(tmp_path: Path) -> None:
+    for version in ("0.9.0", "0.10.0"):
+        (tmp_path / version).mkdir()
+        (tmp_path / version / "index.html").touch()
+    list_versions(tmp_path)
+    assert re.findall(r'href="([^"]+)"', (tmp_path / "index.html").read_text()) == [
+        "0.10.0/index.html",
+        "0.9.0/index.html",
+    ]
