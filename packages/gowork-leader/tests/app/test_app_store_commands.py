@@ -137,7 +137,8 @@ def test_a_store_of_no_log_is_not_detached(lone: Path) -> None:
 
 def test_the_commands_are_found_by_their_entry_points() -> None:
     found = {entry.name: entry.load() for entry in entry_points(group="gowork.store_commands")}
-    assert found == {"show": show, "detach": detach, "skip": skip, "force-lead": force_lead}
+    commands = {"show": show, "detach": detach, "downgrade": downgrade, "skip": skip, "force-lead": force_lead}
+    assert found == commands
 
 
 async def test_downgrade_brings_a_closed_store_to_the_older_format_once(tmp_path: Path) -> None:
