@@ -162,7 +162,30 @@ async def test_a_plain_one_that_hangs_denies_in_time_and_no_more_are_begun_than_
     go.set()
     # Their turns are over, so others have them.
     monkeypatch.setattr(authenticators, "ANSWER_SECONDS_MAX", 60)
-    assert await authenticator.ask(SHOWN) == ("ada", {Role.CLIENT})
+    assert await authenticator.ask(SHOWN) == ("ada", frozenset({Role.CLIENT}))
+
+
+async def test_the_thread_of_an_async_one_ends_with_its_leader(tmp_path: Path) -> None:
+    begun: list[threading.Thread] = []
+    waits = threading.Event()
+
+    async def asked(credentials: Credentials) -> Caller | None:
+        begun.append(threading.current_thread())
+        if credentials.token == "slow":
+            await asyncio.Event().wait()
+        return None
+
+    access = Access(None, Authenticator(asked))
+    for _ in range(2):
+        # The next leader may ask it, too.
+        async with serving(tmp_path, access=access) as leader:
+            assert (await code_of(leader, STATS, *bearer("nobody")))[0] is UNKNOWN
+            slow = asyncio.create_task(code_of(leader, STATS, *bearer("slow")))
+            await asyncio.to_thread(waits.wait, 10)
+            waits.clear()
+            slow.cancel()
+        await asyncio.to_thread(begun[-1].join, 10)
+        assert not begun[-1].is_alive()
 
 
 async def test_questions_beyond_the_bound_wait_for_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:

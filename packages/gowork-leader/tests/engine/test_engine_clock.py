@@ -16,6 +16,7 @@ LEADER = Path(gowork.leader._engine.clock.__file__).parents[1]
 #: Who reads the machine's clocks, with the reason beside the reading.
 READERS = {
     "_access/audit.py",
+    "_access/authenticators.py",
     "_access/loads.py",
     "_app/early_ending.py",
     "_app/node.py",

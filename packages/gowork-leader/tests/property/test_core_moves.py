@@ -61,11 +61,13 @@ def test_the_diagram_shows_every_way_of_a_task_and_no_other(page: str) -> None:
 def _end_and_take_up() -> None:
     """What becomes of ended tasks, to which runs of any commands seldom come."""
     core = leader_core.Core()
-    connection = core.connect(slots=2)
-    core.submit(leader_core.spec("done"), leader_core.spec("failed"), leader_core.spec("cancelled"))
+    connection = core.connect(slots=4, credit=20)
+    core.submit(*[leader_core.spec(id) for id in ("done", "failed", "stopped", "cancelled")])
     core.do(cmd.Cancel("cancelled"))
     core.dispatch()
     core.report(connection, "done", Outcome.COMPLETED)
+    core.do(cmd.Cancel("stopped"))
+    core.report(connection, "stopped", Outcome.CANCELLED)
     core.report(connection, "failed", Outcome.FAILED)
     core.do(cmd.RetryTask("failed"))
     core.do(cmd.Cancel("failed"))

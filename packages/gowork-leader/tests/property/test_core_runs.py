@@ -98,9 +98,9 @@ def test_changes_in_runs_come_to_what_they_come_to_one_by_one(monkeypatch: pytes
     assert min(lengths["add_run"], lengths["start_run"], lengths["remove_run"]) > 10
 
 
-def grown(number: int, **settings: int) -> Core:
+def grown(number: int) -> Core:
     """A core with a worker and `number` submitted tasks, all of one lane."""
-    core = Core(Settings(**settings), compares=True)
+    core = Core(compares=True)
     core.connect(slots=number, credit=number)
     core.submit(*[spec(f"t{each}") for each in range(number)])
     return core

@@ -110,6 +110,11 @@ class Access:
         """
         return _allowed(self._caller(context), call)
 
+    def close(self) -> None:
+        """Ends what it has begun, when its leader ends."""
+        if self._authenticator is not None:
+            self._authenticator.close()
+
     @property
     def authenticator(self) -> str:
         """What the authenticator is called; empty: there is none."""

@@ -115,11 +115,17 @@ class Authenticator:
                 raise _denied(f"the authenticator {self.title} took longer than {ANSWER_SECONDS_MAX:g} s") from None
             raise self._failed(error) from None
 
+    def close(self) -> None:
+        """Ends the thread of an async one. The next question begins another."""
+        loop, self._loop = self._loop, None
+        if loop is not None:
+            loop.call_soon_threadsafe(loop.stop)
+
     def _start(self, credentials: Credentials, answer: _Answer) -> None:
         if self._is_async:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
-                threading.Thread(target=self._loop.run_forever, name="gowork-authenticator", daemon=True).start()
+                threading.Thread(target=_serve, args=(self._loop,), name="gowork-authenticator", daemon=True).start()
             asyncio.run_coroutine_threadsafe(answer.take_async(self._authenticate, credentials), self._loop)
             return
         # Daemons, because one that hangs must not keep the leader from ending.
@@ -128,6 +134,7 @@ class Authenticator:
         ).start()
 
     def _failed(self, error: Exception) -> Refusal:
+        # How often something is logged is no decision of the engine's.
         now = time.monotonic()
         if now - self._logged_at >= _FAILURE_LOG_SECONDS:
             self._logged_at = now
@@ -135,6 +142,17 @@ class Authenticator:
             _log.error("an authenticator failed", extra={"authenticator": self.title, "reason": reason})
         # Its text is for the log alone: it may have what the caller must not read.
         return _denied(f"the authenticator {self.title} failed: {type(error).__name__}")
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    """Runs the questions of a loop until it is stopped, and gives up those that are open."""
+    loop.run_forever()
+    for task in asyncio.all_tasks(loop):
+        task.cancel()
+    # Once through what they do about that. One that does not end then is dropped.
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    loop.close()
 
 
 class _Answer:

@@ -111,6 +111,7 @@ class Leader:
         if log is not None:
             settings.callback_adopted_grace = ADOPTED_SECONDS
         self._store = store
+        self._access = access
         self._equipment = Equipment(Counts(), settings, kept, cloudwatch, tls, tls_worker_name, access)
         self._node = Node(
             self._equipment.counts,
@@ -141,9 +142,16 @@ class Leader:
             LogError, ChainError, NewerFormatError: the same of the log.
             ListenError, AddressError: the leader can't listen.
         """
-        if self._log is not None:
-            await self._run_among_others(self._log, started, stopped)
-            return
+        try:
+            if self._log is None:
+                await self._run_alone(started, stopped)
+            else:
+                await self._run_among_others(self._log, started, stopped)
+        finally:
+            if self._access is not None:
+                self._access.close()
+
+    async def _run_alone(self, started: asyncio.Future[Addresses], stopped: asyncio.Event) -> None:
         async with self._node.serving(stopped) as addresses:
             own = announced(self._name, advertised_addresses(addresses, self._advertise))
             term = Term(self._store, self._equipment, own=own)

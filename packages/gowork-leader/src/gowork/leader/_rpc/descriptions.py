@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import time
 from collections.abc import Callable, Iterable, Sequence
 
 from gowork.proto import limits
@@ -39,7 +38,8 @@ class _Entry:
 class Descriptions:
     """The descriptions of this leader."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
+        """Makes an empty set. `clock` returns monotonic seconds."""
         self._clock = clock
         #: {digest: what is known of it}
         self._entries: dict[str, _Entry] = {}

@@ -75,7 +75,11 @@ class Sessions:
         self._report_bytes = 0
         self._unread = _Unread()
         #: What workers have told of their handlers.
-        self.descriptions = Descriptions()
+        self.descriptions = Descriptions(self._mono)
+
+    def _mono(self) -> float:
+        assert self._engine is not None
+        return self._engine.now().mono
 
     def attach(self, engine: Engine) -> None:
         """Sets the engine that frames go to. Call it before the server starts."""
