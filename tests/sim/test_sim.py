@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import subprocess
 import sys
@@ -68,6 +69,8 @@ FINDERS = {
     "leave_what_was_not_dialled": "every task ends",
     "leave_what_idle_members_forgot": "every task ends",
 }
+#: In how many days each planted bug is looked for once. All of them take minutes.
+PLANT_DAYS = 3
 #: {planted bug: how many seeds do not find it}. They are left out, because a test must be short.
 SEEDS_IN_VAIN = {"forget_drains_on_recovery": 7, "worker_reports_what_was_released": 77, "accept_stale_fence": 27}
 #: What must occur in each chunk, so that every part of the simulator is used.
@@ -197,6 +200,16 @@ def test_no_history_of_several_leaders_breaks_a_rule():
     check(SEVERAL, SEVERAL_SEEDS, MUST_OCCUR_TO_SEVERAL)
 
 
+def plants_of(day: datetime.date) -> set[str]:
+    """The planted bugs that are looked for on this day. The next day has the next ones, so that each has its turn."""
+    return {plant for place, plant in enumerate(FINDERS) if place % PLANT_DAYS == day.toordinal() % PLANT_DAYS}
+
+
+def test_each_planted_bug_has_its_turn():
+    days = [datetime.date(2026, 12, 30) + datetime.timedelta(day) for day in range(PLANT_DAYS)]
+    assert set().union(*map(plants_of, days)) == set(FINDERS)
+
+
 def check(first: int, count: int, kinds: list[str]) -> None:
     """Tries `count` seeds, and more until each of these kinds has occurred.
 
@@ -219,6 +232,8 @@ def test_what_a_seed_has_found_once_is_mended(seed: int):
 
 @pytest.mark.parametrize("plant", [plant for plant in PLANTS if plant in FINDERS])
 def test_a_planted_bug_is_found_by_its_checker(plant: str):
+    if not os.environ.get("GOWORK_ALL_PLANTS") and plant not in plants_of(datetime.datetime.now(datetime.UTC).date()):
+        pytest.skip("it has its turn on another day; GOWORK_ALL_PLANTS=1 looks for all planted bugs")
     first = SEVERAL if hasattr(LogPlants, plant) else 0
     seeds = range(first + SEEDS_IN_VAIN.get(plant, 0), first + 200)
     assert any(FINDERS[plant] in try_seed(seed, plant)[0] for seed in seeds)
