@@ -29,7 +29,7 @@ FREE_BYTES_MIN = 1 << 30
 #: For how long a certificate must be valid still, in days. Files that are renewed later are renewed too late.
 VALID_DAYS_MIN = 14
 #: The newest format of a store of SQLite that this version knows.
-STORE_FORMAT_MAX = 3
+STORE_FORMAT_MAX = 5
 #: Kinds of file systems that lie about what is on disk, lack locks, or are gone with the machine's power.
 UNFIT_FILE_SYSTEMS = frozenset({"9p", "cifs", "nfs", "nfs4", "ramfs", "smb3", "tmpfs"})
 
