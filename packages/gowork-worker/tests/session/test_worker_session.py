@@ -592,11 +592,12 @@ async def test_task_stuck_behind_long_ones_is_handed_back(leader: Any, start_wor
     assert report.execution_us == 0
 
 
-async def test_credit_grows_into_the_hundreds_with_short_tasks(leader: Any, start_worker: Any) -> None:
+async def test_credit_grows_to_ten_times_the_slots_with_short_tasks(leader: Any, start_worker: Any) -> None:
     await start_worker([ready_now], slots=4)
     scripted = await leader.session()
     granted = 0
-    while scripted.credit - len(scripted.reports) < 300:
+    # A worker that runs 800 tasks a second has 40 in its buffer. A slow and busy machine comes no further.
+    while scripted.credit - len(scripted.reports) < 40:
         for fence in range(granted + 1, scripted.credit + 1):
             scripted.grant(fence, "ready_now")
         granted = scripted.credit
