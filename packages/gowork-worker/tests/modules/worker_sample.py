@@ -32,6 +32,22 @@ async def add_async(numbers: list[int]) -> int:
     return sum(numbers)
 
 
+_meeting: list[asyncio.Event] = []
+
+
+@handler
+async def meet(number: int) -> int:
+    """Returns the number as soon as as many tasks as that have come here, all of them in one turn of the loop."""
+    own = asyncio.Event()
+    _meeting.append(own)
+    if len(_meeting) == number:
+        for each in _meeting:
+            each.set()
+        _meeting.clear()
+    await own.wait()
+    return number
+
+
 @handler
 def pid() -> int:
     return os.getpid()

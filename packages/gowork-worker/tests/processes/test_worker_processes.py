@@ -20,6 +20,7 @@ from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._core.selection import Selection
 from gowork.worker._fleet import process as runner_process
+from gowork.worker._runner.columns import ROWS_MIN
 from gowork.worker._supervisor.instances import InstanceLocks
 
 MODULES = Path(__file__).parent.parent / "modules"
@@ -55,11 +56,26 @@ async def test_thousands_of_tasks_are_all_reported_once(
     await scripted.until(lambda: len(scripted.reports) == 2000)
     by_columns = sum(len(each.ids) for frame in scripted.frames for each in frame.completions)
     assert sum(len(frame.reports) for frame in scripted.frames) + by_columns == 2000
-    assert (by_columns > 0) is columns
     # On a machine that is very busy some wait too long and are handed back.
     ran = {fence: report for fence, report in scripted.reports.items() if report.result}
     assert len(ran) > 1000
     assert all(report.result == str(fence + 1) for fence, report in ran.items())
+
+
+@pytest.mark.parametrize("columns", [True, False])
+async def test_what_ends_together_is_reported_by_columns_to_a_leader_that_reads_them(
+    leader: Any, start_worker: Any, columns: bool
+) -> None:
+    leader.reads_completions = columns
+    await start_worker(slots=ROWS_MIN, runners=1)
+    scripted = await leader.session()
+    await scripted.until(lambda: scripted.credit == ROWS_MIN)
+    for fence in range(1, ROWS_MIN + 1):
+        scripted.grant(fence, "meet", str(ROWS_MIN))
+    await scripted.until(lambda: len(scripted.reports) == ROWS_MIN)
+    assert all(report.result == str(ROWS_MIN) for report in scripted.reports.values())
+    by_columns = sum(len(each.ids) for frame in scripted.frames for each in frame.completions)
+    assert by_columns == (ROWS_MIN if columns else 0)
 
 
 async def test_crash_loses_what_ran_and_returns_what_had_not_started(leader: Any, start_worker: Any) -> None:
