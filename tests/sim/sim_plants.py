@@ -22,6 +22,7 @@ from gowork.leader._core.model import Outcome, Standing, Status, Task
 from gowork.leader._core.pending import Pending
 from gowork.leader._engine import loading, recovery
 from gowork.leader._engine.loop import Engine
+from gowork.proto.completions import reports_of
 from gowork.worker._desk import desk
 from gowork.worker._desk.instructions import Tell
 from gowork.worker._desk.pause import Pause
@@ -30,7 +31,6 @@ from gowork.worker._desk.solo import Solo
 from gowork.worker._desk.unacknowledged import Unacknowledged
 from gowork.worker._desk.work import Work
 from gowork.worker._runner import messages
-from gowork.worker._runner.columns import reports_of
 
 
 @dataclass

@@ -18,11 +18,12 @@ from sim_runner import SimRunner
 from sim_tasks import LABELS, NOTES
 from sim_violation import Violation
 
+from gowork.proto.completions import reports_of
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._app.service import Service
 from gowork.worker._core.options import Options
-from gowork.worker._runner.columns import pack, reports_of
+from gowork.worker._runner.columns import pack
 
 if TYPE_CHECKING:
     from sim_world import World

@@ -16,6 +16,7 @@ import pytest
 
 from gowork.base.channels import SERVER_OPTIONS
 from gowork.proto.cluster.v1 import leader_pb2, leader_pb2_grpc
+from gowork.proto.completions import reports_of
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.status import Refusal, abort
 from gowork.proto.worker.v1 import session_pb2 as session
@@ -23,7 +24,6 @@ from gowork.proto.worker.v1 import session_pb2_grpc
 from gowork.worker._app.service import Service
 from gowork.worker._core.options import Options
 from gowork.worker._core.selection import Selection
-from gowork.worker._runner.columns import reports_of
 
 MODULES = Path(__file__).parent / "modules"
 #: No test waits longer for anything; each fails with a timeout instead.

@@ -6,10 +6,11 @@ import random
 
 import pytest
 
+from gowork.proto.completions import reports_of
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._core.follow_ups import FollowUp
 from gowork.worker._runner import endings, outcomes
-from gowork.worker._runner.columns import ROWS_MIN, ColumnsError, check, join, pack, reports_of, without
+from gowork.worker._runner.columns import ROWS_MIN, ColumnsError, check, join, pack, without
 
 
 def completed(fence: int, value: object = 1, trace: str = "") -> session.Report:

@@ -13,9 +13,10 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from gowork.base.channels import SERVER_OPTIONS, format_address, parse_address
-from gowork.leader._rpc.columns import completions_from, reports_of
+from gowork.leader._rpc.columns import completions_from
 from gowork.leader._rpc.validation import Violations, check_hello
 from gowork.proto import limits
+from gowork.proto.completions import reports_of
 from gowork.proto.scheduler.v1 import scheduler_pb2
 from gowork.proto.status import Refusal
 from gowork.proto.worker.v1 import session_pb2 as pb

@@ -10,7 +10,6 @@ from collections.abc import Collection, Sequence
 from gowork.base.trace_context import is_traceparent
 from gowork.leader._core import commands as cmd
 from gowork.proto import limits
-from gowork.proto.scheduler.v1 import scheduler_pb2
 from gowork.proto.status import FieldViolation, invalid
 from gowork.proto.worker.v1 import session_pb2
 
@@ -55,28 +54,3 @@ def completions_from(message: session_pb2.Completions, number: int) -> cmd.Compl
     if any(traces):
         traces = [trace if is_traceparent(trace) else "" for trace in traces]
     return cmd.Completions(ids, fences, execution_us, results, data, traces)
-
-
-def reports_of(message: session_pb2.Completions) -> list[session_pb2.Report]:
-    """Returns a message for each row of checked columns."""
-    count = len(message.ids)
-    return [
-        session_pb2.Report(
-            fence=fence,
-            id=id,
-            outcome=scheduler_pb2.ATTEMPT_OUTCOME_COMPLETED,
-            result=result,
-            result_data=data,
-            execution_us=execution_us,
-            traceparent=trace,
-        )
-        for id, fence, execution_us, result, data, trace in zip(
-            message.ids,
-            message.fences,
-            message.execution_us,
-            message.results or [""] * count,
-            message.result_data or [b""] * count,
-            message.traceparents or [""] * count,
-            strict=True,
-        )
-    ]

@@ -29,13 +29,14 @@ from gowork.leader._core.model import (
 from gowork.leader._core.queries import MemberView
 from gowork.leader._core.queues import Queue
 from gowork.leader._replication.census import Census, LeaderView
-from gowork.leader._rpc.columns import SHORT_RESULT_CHARS, completions_from, reports_of
+from gowork.leader._rpc.columns import SHORT_RESULT_CHARS, completions_from
 from gowork.leader._rpc.validation import check_follow_ups
 from gowork.leader._wire.specs import DEFAULT_QUEUE, retry_of, spec_from
 from gowork.leader.store.codec import restore
 from gowork.leader.store.protocol import Record, StoreFormatError
 from gowork.proto import limits
 from gowork.proto.cluster.v1 import leader_pb2
+from gowork.proto.completions import reports_of
 from gowork.proto.scheduler.v1 import scheduler_pb2
 from gowork.proto.status import Refusal
 from gowork.proto.worker.v1 import session_pb2

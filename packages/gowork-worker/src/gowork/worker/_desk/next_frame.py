@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from gowork.proto.completions import reports_of
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._desk.credit import Credit
 from gowork.worker._desk.unacknowledged import Unacknowledged
-from gowork.worker._runner.columns import join, reports_of
+from gowork.worker._runner.columns import join
 
 #: The most seconds for which reports gather.
 GATHER_SECONDS = 0.01

@@ -105,28 +105,3 @@ def join(parts: Iterable[session.Completions], into: Any) -> None:
             message, taken = into.add(), 0
         message.MergeFrom(part)
         taking[shape] = (message, taken + rows)
-
-
-def reports_of(columns: session.Completions) -> list[session.Report]:
-    """Returns a report for each row, for a leader that does not read columns."""
-    count = len(columns.ids)
-    return [
-        session.Report(
-            fence=fence,
-            id=id,
-            outcome=_COMPLETED,
-            result=result,
-            result_data=data,
-            execution_us=execution_us,
-            traceparent=trace,
-        )
-        for id, fence, execution_us, result, data, trace in zip(
-            columns.ids,
-            columns.fences,
-            columns.execution_us,
-            columns.results or [""] * count,
-            columns.result_data or [b""] * count,
-            columns.traceparents or [""] * count,
-            strict=True,
-        )
-    ]
