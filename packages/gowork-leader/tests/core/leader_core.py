@@ -8,10 +8,12 @@ from __future__ import annotations
 from copy import deepcopy
 from functools import cache
 from typing import Any, get_args
+from unittest.mock import patch
 
 from core_picture import picture
 
 from gowork.leader._core import commands as cmd
+from gowork.leader._core import dispatch
 from gowork.leader._core.apply import adopt, apply, expect, forget, recall, take_in
 from gowork.leader._core.callbacks import take_up
 from gowork.leader._core.clock import ripe_ids, trim
@@ -42,6 +44,12 @@ from gowork.leader._core.timers import Timer, Timers
 from gowork.leader._engine.loading import named
 
 WALL_MS = 1_800_000_000_000
+
+
+def granted_one_by_one(state: State, now: Now) -> Decision:
+    """What `dispatch` decides when it takes no task together with the one before it."""
+    with patch.object(dispatch._Turn, "_take_more", lambda *_: None):
+        return dispatch.dispatch(state, now)
 
 
 @cache
@@ -90,7 +98,8 @@ class Core:
 
     def __init__(self, settings: Settings | None = None, *, compares: bool = False) -> None:
         """Args:
-        compares: whether all changes are also applied one by one, which must come to the same.
+        compares: whether all tasks are also granted, and all changes applied, one by one, which must come to the
+            same.
         """
         self.compares = compares
         self.state = State(settings or Settings(), fence=1 << 40, next_seq=1)
@@ -124,7 +133,11 @@ class Core:
             for id in purged
             if id in self.stored and id not in state.tasks
         }
+        granting = self.compares and isinstance(command, cmd.Dispatch)
+        singly = granted_one_by_one(deepcopy(state), self.now) if granting else None
         decision = decide(state, command, self.now)
+        if singly is not None:
+            assert (decision.changes, decision.effects) == (singly.changes, singly.effects)
         assert isinstance(decision.answer, (answer_of(type(command)), cmd.Refused))
         one_by_one = deepcopy(state) if self.compares else None
         apply_all(state, decision.changes)

@@ -96,3 +96,30 @@ def test_nothing_is_left_of_tasks_that_nobody_waits_for(subscriptions: Subscript
     assert subscriptions._waiters == {"a": (second,)}
     subscriptions.drop_waiter(second, ["a"])
     assert subscriptions._waiters == {}
+
+
+async def test_tasks_of_several_waiters_go_to_their_own(subscriptions: Subscriptions) -> None:
+    one, other = waiter_of(subscriptions, "a", "b", "e"), waiter_of(subscriptions, "c", "b")
+    subscriptions.publish([task(id) for id in "abcde"], 1)
+    assert ids_of(await one.take()) == (["a", "b", "e"], [])
+    assert ids_of(await other.take()) == (["b", "c"], [])
+    assert subscriptions.waiting.bytes == 5 * len(b"body")
+
+
+async def test_of_tasks_that_are_told_together_those_beyond_the_bound_are_kept_as_ids(
+    subscriptions: Subscriptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gowork.leader._engine.subscriptions.WAITER_BYTES_MAX", 3 * len(b"body"))
+    waiter = waiter_of(subscriptions, *"abcd")
+    subscriptions.publish([task(id) for id in "abcd"], 1)
+    assert subscriptions.waiting.bytes == 3 * len(b"body")
+    assert ids_of(await waiter.take()) == (["a", "b", "c"], ["d"])
+
+
+async def test_of_tasks_that_are_told_together_only_the_large_bodies_are_left_out(subscriptions: Subscriptions) -> None:
+    waiter = Waiter(subscriptions.waiting, with_bodies=False)
+    subscriptions.add_waiter(waiter, ["a", "b"])
+    subscriptions.publish([task("a", b"x" * (SMALL_BYTES + 1)), task("b")], 1)
+    (first, second), _ = await waiter.take()
+    assert (first.body, second.body) == (None, b"body")
+    assert subscriptions.waiting.bytes == len(b"body")

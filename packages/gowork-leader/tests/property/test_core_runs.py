@@ -1,19 +1,20 @@
-"""Changes that are applied in runs come to what they come to one by one, and runs do occur."""
+"""Tasks that are granted and changes that are applied in runs come to what they come to one by one; runs do occur."""
 
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pytest
 from core_picture import picture
-from hypothesis import Phase, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule, run_state_machine_as_test
 from leader_core import Core, spec
 from test_core_invariants import HANDLERS, KEYS, QUEUES, Cluster
 
 from gowork.leader._core import commands as cmd
-from gowork.leader._core import runs
+from gowork.leader._core import dispatch, runs
 from gowork.leader._core.lanes import Lane
 from gowork.leader._core.model import Outcome, Status
 from gowork.leader._core.queues import Queues
@@ -77,12 +78,17 @@ class Runs(Cluster):
 
 def test_changes_in_runs_come_to_what_they_come_to_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     lengths: Counter[str] = Counter()
-    for kind, name in ((Queues, "add_run"), (Queues, "start_run"), (Lane, "remove_run")):
+    for kind, name in (
+        (Queues, "add_run"),
+        (Queues, "start_run"),
+        (Lane, "remove_run"),
+        (dispatch._Turn, "_take_more"),
+    ):
         whole = getattr(kind, name)
 
-        def counted(self: object, *arguments: object, whole=whole, name=name) -> None:
-            lengths[name] += len(arguments[-1]) > 1  # type: ignore[arg-type]
+        def counted(self: object, *arguments: Any, whole=whole, name=name) -> None:
             whole(self, *arguments)
+            lengths[name] += len(arguments[-1]) > 1
 
         monkeypatch.setattr(kind, name, counted)
     # The same histories each time, so that runs are sure to occur. They are slow, so a failing one is not made shorter.
@@ -95,7 +101,8 @@ def test_changes_in_runs_come_to_what_they_come_to_one_by_one(monkeypatch: pytes
         phases=[Phase.generate],
     )
     run_state_machine_as_test(Runs, settings=chosen)
-    assert min(lengths["add_run"], lengths["start_run"], lengths["remove_run"]) > 10
+    assert len(lengths) == 4
+    assert min(lengths.values()) > 10
 
 
 def grown(number: int) -> Core:
@@ -152,6 +159,90 @@ def test_workers_hold_what_each_of_them_was_given() -> None:
     core.submit(*[spec(f"t{each}") for each in range(5)])
     core.dispatch()
     assert {worker.name: len(worker.held) for worker in core.state.workers.values()} == {"w1": 2, "w2": 3}
+    assert {worker.name: worker.granted for worker in core.state.workers.values()} == {"w1": 2, "w2": 3}
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rooms=st.lists(st.tuples(st.integers(1, 4), st.integers(0, 6)), min_size=1, max_size=4),
+    queues=st.lists(st.tuples(st.integers(1, 9), st.integers(1, 3), st.integers(0, 12)), min_size=1, max_size=2),
+    is_dialled=st.booleans(),
+)
+def test_workers_get_in_runs_what_they_get_one_by_one(
+    rooms: list[tuple[int, int]], queues: list[tuple[int, int, int]], is_dialled: bool
+) -> None:
+    core = Core(compares=True)
+    for number, (slots, credit) in enumerate(rooms):
+        core.connect(f"w{number}", slots=slots, credit=credit, default="work")
+    if is_dialled:
+        core.do(cmd.Join("callback", "127.0.0.1:9"))
+    for number, (tasks, weight, limit) in enumerate(queues):
+        name = f"q{number}"
+        core.do(cmd.ConfigureQueue(name, weight=weight, concurrency_limit=limit))
+        handler = "" if is_dialled else "work"
+        core.submit(*[spec(f"{name}-{each}", queue=name, handler=handler) for each in range(tasks)])
+    # The core of the tests compares.
+    core.dispatch()
+
+
+def limited(**settings: Any) -> Core:
+    """A core with a worker, ten tasks, and these settings of their queue."""
+    core = Core(compares=True)
+    core.do(cmd.ConfigureQueue("default", **settings))
+    core.submit(*[spec(f"t{each}") for each in range(10)])
+    core.connect(slots=10, credit=10)
+    return core
+
+
+def test_a_run_of_grants_keeps_to_the_limit_of_its_queue() -> None:
+    core = limited(concurrency_limit=4)
+    assert core.dispatch() == {1: ["t0", "t1", "t2", "t3"]}
+
+
+def test_a_queue_that_gets_a_run_moves_back_in_the_order_of_queues_by_each_grant() -> None:
+    core = limited(weight=4)
+    core.dispatch()
+    queue = core.state.queues.get("default")
+    assert queue is not None
+    assert queue.virtual == 2.5
+
+
+def test_a_run_of_grants_ends_before_a_task_that_has_expired() -> None:
+    core = Core(compares=True)
+    core.connect(slots=9, credit=9)
+    core.submit(spec("a"), spec("b"), spec("late", expires_in_ms=10), spec("c"))
+    core.wall_ms += 20
+    assert core.dispatch() == {1: ["a", "b", "c"]}
+
+
+def test_a_run_of_grants_ends_before_a_task_with_a_concurrency_key() -> None:
+    core = Core(compares=True)
+    core.do(cmd.ConfigureQueue("default", key_concurrency_limit=1))
+    core.connect(slots=9, credit=9)
+    core.submit(spec("a"), spec("b"), spec("k1", key="k"), spec("k2", key="k"), spec("c"), spec("d"))
+    assert core.dispatch() == {1: ["a", "b", "k1", "c", "d"]}
+
+
+def test_a_run_of_grants_counts_for_the_rate_limit() -> None:
+    core = limited(rate_limit=1.0, rate_burst=6)
+    assert len(core.dispatch()[1]) == 6
+    core.mono += 2
+    core.submit(*[spec(f"u{each}") for each in range(9)])
+    core.do(cmd.ReceiveFrame(1, credit=30))
+    assert len(core.dispatch()[1]) == 2
+
+
+def test_a_run_of_grants_ends_before_a_task_that_does_not_fit_every_worker() -> None:
+    core = Core(compares=True)
+    old = core.connect("old", slots=2, credit=2, form="1")
+    core.submit(spec("a"), spec("b"))
+    core.dispatch()
+    new = core.connect("new", slots=1, credit=1, form="2")
+    core.report(old, "a", Outcome.INTERRUPTED)
+    core.report(old, "b", Outcome.INTERRUPTED, unfit=True)
+    core.do(cmd.ReceiveFrame(old, credit=4))
+    core.submit(spec("c"))
+    assert core.dispatch() == {old: ["a", "c"], new: ["b"]}
 
 
 def test_a_worker_that_reports_a_run_is_given_tasks_again() -> None:

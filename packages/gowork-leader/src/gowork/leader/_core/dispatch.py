@@ -12,7 +12,7 @@ goes to the one that was submitted first.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from gowork.leader._core import changes as ch
 from gowork.leader._core import effects as ef
@@ -59,19 +59,25 @@ def dispatch(state: State, now: Now) -> Decision:
     reached = state.queues.virtual
     while turns:
         virtual, order, turn = turns[0]
-        granted = turn.take(decision)
+        granted = turn.take(decision, in_runs=len(turns) == 1)
         if granted is None:
             heapq.heappop(turns)
             turn.served(virtual, reached, now, decision)
             continue
-        task, holder = granted
-        fence += 1
-        _grant(members, task, holder, fence, now, decision, grants)
-        reached = virtual
-        if len(turns) == 1:
-            turns[0] = (virtual + turn.share, order, turn)
+        tasks, holders = granted
+        if isinstance(holders, Callback):
+            _dial(tasks[0], holders, fence + 1, now, decision)
         else:
-            heapq.heapreplace(turns, (virtual + turn.share, order, turn))
+            _grant(members, tasks, holders, fence, now, decision, grants)
+        fence += len(tasks)
+        for _ in tasks:
+            # One by one, because a product is not to the last digit what this sum is.
+            reached = virtual
+            virtual += turn.share
+        if len(turns) == 1:
+            turns[0] = (virtual, order, turn)
+        else:
+            heapq.heapreplace(turns, (virtual, order, turn))
     members.put_back()
     for worker, granted_tasks in grants.items():
         assert worker.connection is not None
@@ -81,25 +87,50 @@ def dispatch(state: State, now: Now) -> Decision:
 
 def _grant(
     members: _Members,
-    task: Task,
-    holder: _Holder,
+    tasks: Sequence[Task],
+    workers: Sequence[Worker],
     fence: int,
     now: Now,
     decision: Decision,
     grants: dict[Worker, list[ef.Grant]],
 ) -> None:
+    """Grants tasks of one group, each to its worker; `fence` is the last one that was given."""
+    wall_ms, changes = now.wall_ms, decision.changes
+    is_mixed = members.are_mixed(tasks[0].spec.lane.handler)
+    last, granted = None, []
+    for task, worker in zip(tasks, workers, strict=True):
+        fence += 1
+        if worker is not last:
+            last, granted = worker, grants.setdefault(worker, [])
+        old, spec = task.standing, task.spec
+        changes.append(ch.TaskMoved(spec.id, _running(old, fence, worker.name, worker.instance, wall_ms)))
+        others = is_mixed and _others_may_fit(members, spec, worker, old.unfit)
+        previous = previous_of(old.attempts) if old.attempts else ""
+        granted.append(ef.Grant(fence, old.grants + 1, old.suspect, spec, previous, old.attempts_used, others))
+
+
+def _dial(task: Task, callback: Callback, fence: int, now: Now, decision: Decision) -> None:
+    """Grants a task to a callback worker."""
     old, spec = task.standing, task.spec
-    number = old.grants + 1
-    name, instance = (holder.name, holder.instance) if isinstance(holder, Worker) else (holder.id, "")
-    standing = Standing(
+    decision.changes.append(ch.TaskMoved(spec.id, _running(old, fence, callback.id, "", now.wall_ms)))
+    decision.changes.append(dialled(callback.id, spec, now))
+    decision.effects.append(ef.StartWork(callback.id, callback.address, fence, spec, old.grants + 1))
+
+
+def _running(old: Standing, fence: int, name: str, instance: str, wall_ms: int) -> Standing:
+    """Where a pending task stands when a member with this name and instance has been given it."""
+    if not old.grants:
+        # It has no past, nor had it one that a retry left. Each field that is not given is time saved for each task.
+        return Standing(RUNNING, old.created_ms, fence, 1, 0, name, instance, wall_ms)
+    return Standing(
         RUNNING,
         old.created_ms,
         fence,
-        number,
+        old.grants + 1,
         old.attempts_used,
         name,
         instance,
-        now.wall_ms,
+        wall_ms,
         failure=old.failure,
         attempts=old.attempts,
         lost_alone=old.lost_alone,
@@ -107,19 +138,6 @@ def _grant(
         uncounted=old.uncounted,
         unfit=old.unfit,
     )
-    decision.changes.append(ch.TaskMoved(spec.id, standing))
-    if isinstance(holder, Worker):
-        others = members.are_mixed(spec.lane.handler) and _others_may_fit(members, spec, holder, old.unfit)
-        previous = previous_of(old.attempts) if old.attempts else ""
-        grant = ef.Grant(fence, number, old.suspect, spec, previous, old.attempts_used, others)
-        granted = grants.get(holder)
-        if granted is None:
-            grants[holder] = [grant]
-        else:
-            granted.append(grant)
-    else:
-        decision.changes.append(dialled(holder.id, spec, now))
-        decision.effects.append(ef.StartWork(holder.id, holder.address, fence, spec, number))
 
 
 def _others_may_fit(members: _Members, spec: Spec, holder: Worker, unfit: tuple[str, ...]) -> bool:
@@ -161,10 +179,11 @@ class _Turn:
             heapq.heapify(level)
             self._levels.append(level)
 
-    def take(self, decision: Decision) -> tuple[Task, _Holder] | None:
+    def take(self, decision: Decision, *, in_runs: bool) -> tuple[list[Task], list[Worker] | Callback] | None:
         """Returns the queue's next task and who gets it; None when the queue gets nothing more in this round.
 
-        Ends the expired tasks that it meets.
+        Ends the expired tasks that it meets. With `in_runs` it may return several tasks of one group, with the worker
+        of each, if these would be next one after the other.
         """
         while self.room:
             level = self._next_level()
@@ -199,8 +218,45 @@ class _Turn:
             _advance(level)
             self._taken += 1
             self.room -= 1
-            return task, holder
+            if isinstance(holder, Callback):
+                return [task], holder
+            tasks, workers = [task], [holder]
+            if in_runs and not key and len(self._levels) == len(level) == 1:
+                self._take_more(level, tasks, workers)
+            return tasks, workers
         return None
+
+    def _take_more(self, level: list[_Entry], tasks: list[Task], workers: list[Worker]) -> None:
+        """Takes the next tasks of the only group as well, as long as nothing is unusual about them."""
+        _, order, task, walk, holders = level[0]
+        following: Task | None = task
+        if holders.has_callbacks:
+            return
+        alone, left = holders.alone()
+        most = self.room if alone is None else min(self.room, left)
+        before = len(tasks)
+        while most and following is not None and not following.standing.unfit:
+            spec = following.spec
+            if spec.expires_at_ms or spec.lane.concurrency_key:
+                break
+            if alone is None:
+                worker = holders.take_worker()
+                if worker is None:
+                    break
+                workers.append(worker)
+            tasks.append(following)
+            most -= 1
+            following = next(walk, None)
+        taken = len(tasks) - before
+        if alone is not None:
+            holders.take_alone(taken)
+            workers += [alone] * taken
+        self._taken += taken
+        self.room -= taken
+        if following is None:
+            level.clear()
+        else:
+            level[0] = (following.seq, order, following, walk, holders)
 
     def served(self, virtual: float, reached: float, now: Now, decision: Decision) -> None:
         """Notes what the queue got, if it got anything."""
@@ -363,6 +419,31 @@ class _Holders:
         if worker is not None:
             self._take_worker(worker)
         return worker
+
+    @property
+    def has_callbacks(self) -> bool:
+        """Whether callback workers are left."""
+        return bool(self._callbacks)
+
+    def take_worker(self) -> Worker | None:
+        """Returns the worker that gets the next task, as if there were no callback workers; None: there is none."""
+        worker = self._best()
+        if worker is not None:
+            self._take_worker(worker)
+        return worker
+
+    def alone(self) -> tuple[Worker | None, int]:
+        """Returns (the only worker that is left, its room); None when there may be others, or none."""
+        worker = self._best()
+        if worker is None or self._ranking.entries or len(self._lowered) != 1:
+            return None, 0
+        return worker, self._left[worker][0]
+
+    def take_alone(self, number: int) -> None:
+        """Notes that the only worker gets as many tasks."""
+        left = self._left[self._lowered[0][2]]
+        left[0] -= number
+        left[1] -= number
 
     def put_back(self) -> None:
         """Puts what was taken out of the ranking back into it."""

@@ -1,8 +1,9 @@
 """Makes many changes true at once where they are alike: a run is looked up, counted and tidied once.
 
-A run is a row of changes that submit, grant or complete tasks of one lane, the last two on one worker. What comes of
-it is what `apply` makes of each change by itself; a property test compares the two. Whatever is unusual about a task
-ends the run before it: a time, an expiry, a concurrency key, a callback worker, a task outside the window.
+A run is a row of changes that submit, grant or complete tasks of one lane, and completions of a run are those of one
+worker. What comes of a run is what `apply` makes of each change by itself; a property test compares the two. Whatever
+is unusual about a task ends the run before it: a time, an expiry, a concurrency key, a callback worker, a task outside
+the window.
 """
 
 from __future__ import annotations
@@ -79,11 +80,7 @@ def _submitted(state: State, changes: Sequence[ch.Change], at: int) -> int:
 def _granted(state: State, changes: Sequence[ch.Change], at: int, task: Task) -> int:
     change = changes[at]
     assert isinstance(change, ch.TaskMoved)
-    key, instance = task.spec.lane, change.standing.instance
-    worker = state.workers.get(instance) if instance else None
-    if worker is None:
-        return at
-    tasks = state.tasks
+    key, workers, tasks = task.spec.lane, state.workers, state.tasks
     run: list[Task] = []
     moves: list[ch.TaskMoved] = []
     for index in range(at, len(changes)):
@@ -95,7 +92,7 @@ def _granted(state: State, changes: Sequence[ch.Change], at: int, task: Task) ->
             task.spec.lane != key
             or not task.in_window
             or new.status is not RUNNING
-            or new.instance != instance
+            or new.instance not in workers
             or task.standing.status is not PENDING
         ):
             break
@@ -103,19 +100,22 @@ def _granted(state: State, changes: Sequence[ch.Change], at: int, task: Task) ->
         moves.append(change)
     if len(run) < _GRANTS_MIN:
         return at
-    pending, held = state.pending, worker.held
+    pending = state.pending
     submitted, moved, started = pending.submitted, pending.moved, pending.tally.started
     state.queues.start_run(key, run)
+    worker = workers[moves[0].standing.instance]
     for task, change in zip(run, moves, strict=True):
         new = task.standing = change.standing
+        if new.instance != worker.instance:
+            worker = workers[new.instance]
         id = change.id
         if id not in submitted:
             moved[id] = task
         if new.grants == 1:
             started.append((task.spec, waited_ms(task.spec, new)))
-        held[new.fence] = id
+        worker.held[new.fence] = id
+        worker.granted += 1
     state.fence = moves[-1].standing.fence
-    worker.granted += len(run)
     return at + len(run)
 
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from gowork.leader._core.model import COMPLETED, Standing, Task
-from gowork.leader._engine.watching import Feed, SubscriptionsClosed
+from gowork.leader._engine.watching import Feed, SubscriptionsClosed, bytes_of
 
 #: How many bytes of finished tasks, in bodies and results, may wait for one waiter to read them. Beyond that it keeps
 #: ids, and the tasks are looked up in the store.
@@ -28,7 +29,7 @@ RECENT_BYTES_MAX = 4 << 10
 SMALL_BYTES = 256
 
 
-class Ended(NamedTuple):
+class Ended(Struct, frozen=True, gc=False):
     """A task that has finished."""
 
     id: str
@@ -73,19 +74,34 @@ class Waiter:
         self._event = asyncio.Event()
         self._closed = False
 
-    def finish(self, ended: Ended, size: int) -> None:
-        """Adds a task that has finished; its body and result have `size` bytes."""
+    def finish(self, tasks: Sequence[Ended], size: int, *, are_small: bool) -> None:
+        """Adds tasks that have finished.
+
+        Args:
+            tasks: each with its body.
+            size: how many bytes their bodies and results have.
+            are_small: whether no body has more than SMALL_BYTES.
+        """
+        own, of_all = self._bytes + size, self._all.bytes + size
+        if (are_small or self._with_bodies) and own <= WAITER_BYTES_MAX and of_all <= WAITERS_BYTES_MAX:
+            self._bytes, self._all.bytes = own, of_all
+            self._finished += tasks
+        else:
+            for ended in tasks:
+                self._finish(ended)
+        self._event.set()
+
+    def _finish(self, ended: Ended) -> None:
         if self._bytes >= WAITER_BYTES_MAX or (self._finished and self._all.bytes >= WAITERS_BYTES_MAX):
             self._beyond.append(ended.id)
-        else:
-            id, body, standing = ended
-            if not self._with_bodies and body is not None and len(body) > SMALL_BYTES:
-                size -= len(body)
-                ended = Ended(id, None, standing)
-            self._bytes += size
-            self._all.bytes += size
-            self._finished.append(ended)
-        self._event.set()
+            return
+        body, standing = ended.body, ended.standing
+        if not self._with_bodies and body is not None and len(body) > SMALL_BYTES:
+            ended, body = Ended(ended.id, None, standing), None
+        size = bytes_of(body or b"", standing)
+        self._bytes += size
+        self._all.bytes += size
+        self._finished.append(ended)
 
     async def take(self) -> tuple[list[Ended], list[str]]:
         """Waits for the next finished tasks and returns (tasks, ids of others, which were beyond the bounds).
@@ -152,35 +168,44 @@ class Subscriptions:
         """Tells of a durable batch. It removed the ids in `removed` before it changed `tasks`."""
         waiters = self._waiters
         for id in removed:
-            self._recent.pop(id, None)
-            self._less_recent.pop(id, None)
+            self._forget(id)
+        # Tasks that follow each other and have the same waiters are told together.
+        run: list[Ended] = []
+        run_bytes, are_small, told = 0, True, None
         for task in tasks:
-            spec = task.spec
+            standing, spec = task.standing, task.spec
             id = spec.id
-            standing = task.standing
-            if standing.status >= COMPLETED:
-                body = spec.body + spec.trace if spec.trace else spec.body
-                result_bytes = len(standing.result) + len(standing.result_data)
-                ended = Ended(id, body, standing)
-                self._keep(ended, result_bytes)
-                for waiter in waiters.pop(id, ()):
-                    waiter.finish(ended, len(body) + result_bytes)
+            if standing.status < COMPLETED:
+                self._forget(id)
+                continue
+            body = spec.body + spec.trace if spec.trace else spec.body
+            result_bytes, body_bytes = len(standing.result) + len(standing.result_data), len(body)
+            ended = Ended(id, body, standing)
+            if standing.failure is not None or result_bytes > RECENT_BYTES_MAX:
+                # An earlier task with this id may be kept, and is wrong from now on.
+                self._forget(id)
             else:
-                self._recent.pop(id, None)
-                self._less_recent.pop(id, None)
+                if len(self._recent) >= RECENT_TASKS_MAX:
+                    self._recent, self._less_recent = {}, self._recent
+                self._recent[id] = ended if body_bytes <= RECENT_BYTES_MAX else Ended(id, None, standing)
+            its = waiters.pop(id, None)
+            if its is None:
+                continue
+            if its is not told:
+                for waiter in told or ():
+                    waiter.finish(run, run_bytes, are_small=are_small)
+                run, run_bytes, are_small, told = [], 0, True, its
+            run.append(ended)
+            run_bytes += result_bytes + body_bytes
+            if body_bytes > SMALL_BYTES:
+                are_small = False
+        for waiter in told or ():
+            waiter.finish(run, run_bytes, are_small=are_small)
         self.watchers.publish(tasks, changed, removed)
 
-    def _keep(self, ended: Ended, result_bytes: int) -> None:
-        id, body, standing = ended
-        if standing.failure is not None or result_bytes > RECENT_BYTES_MAX:
-            # An earlier task with this id may be kept, and is wrong from now on.
-            self._recent.pop(id, None)
-            self._less_recent.pop(id, None)
-            return
-        if len(self._recent) >= RECENT_TASKS_MAX:
-            self._recent, self._less_recent = {}, self._recent
-        is_large = body is not None and len(body) > RECENT_BYTES_MAX
-        self._recent[id] = Ended(id, None, standing) if is_large else ended
+    def _forget(self, id: str) -> None:
+        self._recent.pop(id, None)
+        self._less_recent.pop(id, None)
 
     def close(self, because: str) -> None:
         """Ends all waits and watches.

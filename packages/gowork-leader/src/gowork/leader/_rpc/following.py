@@ -321,9 +321,9 @@ def _wait_responses(finished: Iterable[Ended], view: int) -> Iterator[pb.WaitTas
     # is copied.
     response, size = pb.WaitTasksResponse(), 0
     for ended in finished:
-        id, _, standing = ended
+        standing = ended.standing
         if view == pb.TASK_VIEW_RESULT:
-            fill_result(response.tasks.add(), id, standing)
+            fill_result(response.tasks.add(), ended.id, standing)
             size += _RESULT_BYTES + len(standing.result) + len(standing.result_data)
             if standing.failure is not None:
                 size += len(standing.failure.message) + len(standing.failure.traceback)
