@@ -156,13 +156,14 @@ ETCD_TESTS = [
 ]
 #: The commit from which leaders that share a log can be upgraded.
 FIRST_WITH_SEVERAL_LEADERS = "dd5c6b3"
-#: What `oldest` and `newest` try more of than CI: tests/fuzz sends other sequences of calls each time, and tests/sim
-#: looks for all planted bugs, of which CI has a third each day.
+#: What `oldest` and `newest` try more of than CI, besides the longer tests: tests/fuzz sends other sequences of calls
+#: each time, and tests/sim looks for all planted bugs, of which CI has a third each day.
 MORE = {"GOWORK_FUZZ_EXAMPLES": "120", "GOWORK_ALL_PLANTS": "1"}
 #: How long a benchmark may take to end after Ctrl-C, in seconds.
 STOPPING_SECONDS = 30.0
-#: pytest's arguments for all tests: on every processor.
+#: pytest's arguments for all tests, and for those that CI has time for. conftest.py says how many run at once.
 EVERYTHING = ["-n", "auto", "--dist", "worksteal"]
+SHORTER = [*EVERYTHING, "-m", "not longer"]
 
 
 def newest_python() -> str:
@@ -220,13 +221,16 @@ def going_on(failures: list[str], what: str) -> Iterator[None]:
 @nox.session
 @timed
 def tests(session: nox.Session) -> None:
-    """Runs all tests, then every check: lint, types, contract, generated code, wheels, some mutants. CI runs this."""
+    """Runs the tests, without the longer ones, and every check: lint, types, contract, generated code, wheels, mutants.
+
+    CI runs this.
+    """
     if not session.posargs:
         # Before the tests, so that the parts run even if tests fail. nox ends with a list of the sessions that failed.
         for part, arguments in PARTS.items():
             session.notify(part, posargs=arguments)
     install_packages(session, *group("test"))
-    session.run("pytest", *(session.posargs or EVERYTHING))
+    session.run("pytest", *(session.posargs or SHORTER))
 
 
 @nox.session(python="3.11")

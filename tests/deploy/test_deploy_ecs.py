@@ -30,6 +30,8 @@ from gowork.worker._supervisor import supervisor as worker_supervisor
 
 ROOT = FOLDER.parents[1]
 DOCS = (ROOT / "docs/ecs.md").read_text()
+#: moto and cfn-lint take long.
+pytestmark = pytest.mark.longer
 each_template = pytest.mark.parametrize("name", NAMES)
 
 

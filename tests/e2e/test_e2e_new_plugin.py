@@ -25,6 +25,7 @@ def python(tmp_path: Path) -> Path:
     return found
 
 
+@pytest.mark.longer
 def test_a_new_plugin_is_installed_tested_checked_and_run(tmp_path: Path, python: Path) -> None:
     def run(*command: str | Path, folder: Path) -> str:
         told = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)

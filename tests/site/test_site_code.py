@@ -114,6 +114,7 @@ def environment(tmp_path: Path) -> Path:
     return programs
 
 
+@pytest.mark.longer
 @pytest.mark.tool("grpcurl")
 def test_the_tutorial_goes_as_written(tmp_path: Path, environment: Path) -> None:
     plugin = tmp_path / "gowork-plugin-coffee"

@@ -92,7 +92,11 @@ class Pair:
 
 
 @pytest.fixture(params=["lone", "pair"])
-async def house(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[House]:
+async def house(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[House]:
+    # Both leaders share this process: while it gets no processor, no lease is kept, and leading would change by itself.
+    monkeypatch.setattr("memory_log.LEASE_SECONDS", 60.0)
     async with AsyncExitStack() as stack:
         if request.param == "lone":
             lone = Lone(tmp_path, stack)

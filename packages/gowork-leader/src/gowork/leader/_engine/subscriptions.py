@@ -171,7 +171,8 @@ class Subscriptions:
             self._forget(id)
         # Tasks that follow each other and have the same waiters are told together.
         run: list[Ended] = []
-        run_bytes, are_small, told = 0, True, None
+        run_bytes, are_small = 0, True
+        told: tuple[Waiter, ...] | None = None
         for task in tasks:
             standing, spec = task.standing, task.spec
             id = spec.id
