@@ -255,6 +255,9 @@ class TestLooking:
         for words in (mark, "ERROR", "fail", "team=web", "out of paper", "ATTEMPT", "FAILED", "worker-1", "Traceback"):
             assert words in output
         assert "[red]out of paper" in output
+        assert "PLUGIN" in output
+        (attempt,) = json.loads(gowork("show", mark, "-o", "json").stdout)["attempts"]
+        assert (attempt["plugin"], attempt["plugin_version"]) == ("cli_test_handlers", None)
 
     def test_show_says_why_a_task_waits(self, gowork, mark: str) -> None:
         gowork("add", mark, "p", "--handler", "nobody has this")

@@ -12,6 +12,7 @@ from leader_serving import PATIENCE, ServedLeader, Session, refused
 from gowork.leader._rpc import handlers
 from gowork.proto import limits
 from gowork.proto.cluster.v1 import leader_pb2 as cpb
+from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 from gowork.proto.worker.v1 import session_pb2 as spb
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
@@ -67,6 +68,19 @@ async def test_a_member_tells_each_plugin_of_its_handlers_once(leader: ServedLea
     async with leader.worker("w", handlers=infos):
         (member,) = (await leader.cluster.Members(cpb.MembersRequest(), timeout=PATIENCE)).members
     assert [(each.name, each.version) for each in member.plugins] == [("images", "1.0"), ("images", "2.0")]
+
+
+async def test_attempts_tell_by_which_plugin_they_run_and_were_run(leader: ServedLeader) -> None:
+    async with leader.worker("w", handlers=[info("h")]) as session:
+        await leader.submit("a")
+        grant = await session.grant()
+        (running,) = (await leader.get("a")).attempts
+        await session.report(grant, outcome=pb.ATTEMPT_OUTCOME_SNOOZED)
+        await session.report(await session.grant())
+    attempts = (await leader.get("a")).attempts
+    told = [(each.outcome, each.plugin, each.plugin_version) for each in (running, *attempts)]
+    outcomes = pb.ATTEMPT_OUTCOME_UNSPECIFIED, pb.ATTEMPT_OUTCOME_SNOOZED, pb.ATTEMPT_OUTCOME_COMPLETED
+    assert told == [(outcome, "images", "1.0") for outcome in outcomes]
 
 
 async def test_another_worker_is_asked_when_the_first_one_goes(leader: ServedLeader) -> None:

@@ -20,7 +20,7 @@ from gowork.leader._core.decision import Decision
 from gowork.leader._core.dialled import dialled
 from gowork.leader._core.forms import fits, open_forms
 from gowork.leader._core.lanes import Group
-from gowork.leader._core.model import RUNNING, Now, Spec, Standing, Task
+from gowork.leader._core.model import RUNNING, HandlerPolicy, Now, Spec, Standing, Task
 from gowork.leader._core.queues import Queue
 from gowork.leader._core.roster import Entry, Need, Ranking
 from gowork.leader._core.state import Callback, State, Worker
@@ -90,7 +90,13 @@ def _grant(
 ) -> None:
     old, spec = task.standing, task.spec
     number = old.grants + 1
-    name, instance = (holder.name, holder.instance) if isinstance(holder, Worker) else (holder.id, "")
+    handler, policy = spec.lane.handler, None
+    if isinstance(holder, Worker):
+        name, instance = holder.name, holder.instance
+        # The hot path: this is `policy_for` without its call.
+        policy = holder.policies.get(handler) if handler else holder.default_policy
+    else:
+        name, instance = holder.id, ""
     standing = Standing(
         RUNNING,
         old.created_ms,
@@ -106,10 +112,11 @@ def _grant(
         suspect=old.suspect,
         uncounted=old.uncounted,
         unfit=old.unfit,
+        plugin=None if policy is None else policy.plugin,
     )
     decision.changes.append(ch.TaskMoved(spec.id, standing))
     if isinstance(holder, Worker):
-        others = members.are_mixed(spec.lane.handler) and _others_may_fit(members, spec, holder, old.unfit)
+        others = policy is not None and members.are_mixed(handler) and _others_may_fit(members, spec, policy, old.unfit)
         previous = previous_of(old.attempts) if old.attempts else ""
         grant = ef.Grant(fence, number, old.suspect, spec, previous, old.attempts_used, others)
         granted = grants.get(holder)
@@ -122,10 +129,9 @@ def _grant(
         decision.effects.append(ef.StartWork(holder.id, holder.address, fence, spec, number))
 
 
-def _others_may_fit(members: _Members, spec: Spec, holder: Worker, unfit: tuple[str, ...]) -> bool:
-    policy = holder.policy_for(spec.lane.handler)
+def _others_may_fit(members: _Members, spec: Spec, policy: HandlerPolicy, unfit: tuple[str, ...]) -> bool:
     forms = members.forms(spec.lane.handler, spec.lane.selector)
-    return policy is not None and not forms.issubset((*unfit, policy.form))
+    return not forms.issubset((*unfit, policy.form))
 
 
 class _Turn:
