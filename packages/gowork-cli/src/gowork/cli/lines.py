@@ -31,6 +31,7 @@ _FIELDS = {
     "max_attempts",
     "expires_in",
     "concurrency_key",
+    "plugin_version",
 }
 _PLACE = re.compile(r"tasks\[(\d+)\]")
 
@@ -153,7 +154,7 @@ def _task(text: bytes) -> NewTask:
     if unknown := fields.keys() - _FIELDS:
         near = meant(min(unknown), sorted(_FIELDS)) or f"; known are {', '.join(sorted(_FIELDS))}"
         raise ValueError(f"unknown {', '.join(sorted(unknown))}{near}")
-    for name in ("id", "handler", "priority", "queue", "concurrency_key"):
+    for name in ("id", "handler", "priority", "queue", "concurrency_key", "plugin_version"):
         _check(fields, name, str, "a string")
     for name in ("labels", "selector"):
         _check(fields, name, dict, "an object")
@@ -176,6 +177,7 @@ def _task(text: bytes) -> NewTask:
         retry=fields.get("max_attempts"),
         expires_in=None if expires_in is None else duration_s(str(expires_in)),
         concurrency_key=fields.get("concurrency_key"),
+        plugin_version=fields.get("plugin_version"),
     )
 
 

@@ -156,6 +156,8 @@ class RunOptions(TypedDict, total=False):
     retry: RetryPolicy | int | None
     #: The queue's limit for each key counts tasks with the same key.
     concurrency_key: str | None
+    #: The versions of the handler's plugin that may run the task, as specifiers of PEP 440: ">=1.2,<2".
+    plugin_version: str | None
 
 
 class TaskOptions(RunOptions, total=False):
@@ -199,6 +201,7 @@ class NewTask:
     retry: RetryPolicy | int | None = None
     concurrency_key: str | None = None
     expires_in: Duration | None = None
+    plugin_version: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,6 +155,8 @@ class TaskEncoder:
             fields["retry"] = _retry_to_wire(task.retry)
         if task.concurrency_key is not None:
             fields["concurrency_key"] = task.concurrency_key
+        if task.plugin_version is not None:
+            fields["plugin_version"] = _range(task.plugin_version)
         return fields
 
 
@@ -170,6 +172,15 @@ def handler_name(handler: Any) -> str:
     if not isinstance(name, str):
         raise InvalidArgument.of("handler", f"{handler!r} is neither a name nor a function decorated with @handler")
     return name
+
+
+def _range(wanted: str) -> str:
+    # packaging is imported by those who use it.
+    from gowork.base.version_ranges import fault_of
+
+    if arguments.text(wanted, "plugin_version") and (fault := fault_of(wanted)):
+        raise InvalidArgument.of("plugin_version", fault)
+    return wanted
 
 
 def duration_ms(duration: models.Duration, field: str) -> int:

@@ -37,7 +37,8 @@ A FILE has a task on each line. The options of a line replace those given here:
   {"payload": {"image": "a.png"}}
   {"payload": "text", "id": "b", "handler": "crop", "priority": "HIGH", "queue": "images",
    "labels": {"team": "web"}, "selector": {"gpu": "yes"}, "in": "10m", "at": "2026-12-24T03:00",
-   "time_limit": "30s", "expires_in": "1h", "max_attempts": 3, "concurrency_key": "user-7"}"""
+   "time_limit": "30s", "expires_in": "1h", "max_attempts": 3, "concurrency_key": "user-7",
+   "plugin_version": ">=1.2,<2"}"""
 )
 @click.argument("words", metavar="[ID] PAYLOAD", nargs=-1)
 @click.option(
@@ -80,6 +81,11 @@ A FILE has a task on each line. The options of a line replace those given here:
     "concurrency_key",
     metavar="KEY",
     help="The concurrency key. Tasks of a queue with the same key share a limit; see gowork queues set.",
+)
+@click.option(
+    "--plugin-version",
+    metavar="RANGE",
+    help="Only workers that have the handler from a plugin of such a version may run the task, as in '>=1.2,<2'.",
 )
 @click.option("--max-attempts", type=click.IntRange(1, 1000), help="How many attempts the task has.")
 @click.option(

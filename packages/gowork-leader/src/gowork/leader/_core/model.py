@@ -126,6 +126,7 @@ class WaitCode(enum.IntEnum):
     UNREACHABLE = 16
     MEMBER_FAILED = 17
     UNFIT = 18
+    PLUGIN_VERSION = 19
 
 
 class Liveness(enum.IntEnum):
@@ -210,7 +211,8 @@ class LaneKey(NamedTuple):
     priority: Priority
     #: Empty for the worker's default handler.
     handler: str
-    #: Labels that the worker must carry, sorted by key.
+    #: Labels that the worker must carry, sorted by key; first the range of its plugin's version, if the task has one
+    #: (`ranges`).
     selector: tuple[tuple[str, str], ...]
     #: Tasks of one queue with the same key share a limit; empty: no key.
     concurrency_key: str = ""

@@ -29,6 +29,7 @@ from gowork.leader._core.model import (
 )
 from gowork.leader._core.queries import MemberView
 from gowork.leader._core.queues import Queue
+from gowork.leader._core.ranges import RANGE_KEY, range_of
 from gowork.leader._replication.census import Census, LeaderView
 from gowork.leader._rpc.columns import SHORT_RESULT_CHARS, completions_from
 from gowork.leader._rpc.validation import check_follow_ups
@@ -63,6 +64,9 @@ def task_message(spec: Spec, standing: Standing, view: int, progress: Progress |
     task.status = int(standing.status)  # type: ignore[assignment]
     task.priority = int(spec.lane.priority)  # type: ignore[assignment]
     task.queue = spec.lane.queue
+    if wanted := range_of(spec.lane.selector):
+        del task.selector[RANGE_KEY]
+        task.plugin_version = wanted
     if spec.delay_ms:
         task.run_at_ms = spec.run_at_ms
     if spec.expires_in_ms:
