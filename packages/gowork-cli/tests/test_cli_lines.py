@@ -55,6 +55,33 @@ def schedule(client: FakeClient, *lines: object) -> tuple[list[str], Lines]:
     return [handle.id for handle in read.scheduled(client, {})], read  # type: ignore[arg-type]
 
 
+def test_each_payload_is_checked_by_its_own_handler_and_all_before_a_wrong_one_is_scheduled(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    checked: list[tuple[object, str]] = []
+
+    def check(payload: object, handler: str) -> None:
+        checked.append((payload, handler))
+        if payload == "wrong":
+            raise click.ClickException("the handler 'double' does not take this: payload: 'wrong'")
+
+    client = FakeClient()
+    lines = [*tasks(5), {"payload": "x", "id": "t6", "handler": "shout"}, {"payload": "wrong"}, {"payload": "y"}]
+    read = Lines(io.BytesIO("\n".join(map(json.dumps, lines)).encode()), lambda: None, check)
+    assert [handle.id for handle in read.scheduled(client, {"handler": "double"})] == names(6)  # type: ignore[arg-type]
+    assert checked == [*((str(number), "double") for number in range(1, 6)), ("x", "shout"), ("wrong", "double")]
+    words = told(read, capsys)
+    assert "6 tasks are scheduled, all of the lines before line 7" in words
+    assert "line 7: the handler 'double' does not take this: payload: 'wrong'" in words
+
+
+def test_tasks_without_a_handler_are_not_checked() -> None:
+    checked: list[object] = []
+    read = Lines(io.BytesIO(b'{"payload": 1}'), lambda: None, lambda *arguments: checked.append(arguments))
+    assert len(list(read.scheduled(FakeClient(), {}))) == 1  # type: ignore[arg-type]
+    assert checked == []
+
+
 def tasks(count: int) -> list[dict[str, Any]]:
     return [{"payload": str(number), "id": f"t{number}"} for number in range(1, count + 1)]
 

@@ -39,13 +39,18 @@ _PLACE = re.compile(r"tasks\[(\d+)\]")
 class Lines:
     """Reads a file, and schedules its tasks until a line is wrong."""
 
-    def __init__(self, file: BinaryIO, advance: Callable[[], object]) -> None:
+    def __init__(
+        self, file: BinaryIO, advance: Callable[[], object], check: Callable[[object, str], object] | None = None
+    ) -> None:
         """Args:
         file: a JSON object on each line.
         advance: called for each line that is read.
+        check: called with the payload and the handler of each task that has one; None: nothing is checked. It raises
+            click.ClickException for a payload that must not be sent.
         """
         self._file = file
         self._advance = advance
+        self._check = check
         #: (number of the line, task) for each task that was read and is not acknowledged yet, in order.
         self._waiting: deque[tuple[int, NewTask]] = deque()
         self._scheduled = 0
@@ -58,7 +63,7 @@ class Lines:
         When a line is wrong, it ends after all tasks of the lines before it are acknowledged. It also ends when the
         leader refuses a call, or cannot be reached. `fault` then has the error.
         """
-        tasks = self._read()
+        tasks = self._read(options.get("handler") or "")
         while True:
             acknowledged = 0
             try:
@@ -120,14 +125,17 @@ class Lines:
         unsendable = isinstance(error, InvalidArgument) or not isinstance(error, CallError)
         return len(self._waiting) - 1 if unsendable and self._waiting else None
 
-    def _read(self) -> Iterator[NewTask]:
+    def _read(self, handler: str) -> Iterator[NewTask]:
+        """Yields the tasks of the file. `handler` is that of lines that name none."""
         for number, text in enumerate(self._file, 1):
             self._advance()
             if text.isspace():
                 continue
             try:
                 task = _task(text)
-            except (ValueError, RecursionError) as error:
+                if self._check is not None and (name := task.handler or handler):
+                    self._check(task.payload, name)
+            except (ValueError, RecursionError, click.ClickException) as error:
                 self.fault = _LineFault(number, str(error))
                 return
             self._waiting.append((number, task))
