@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pydantic
 import pytest
@@ -72,6 +73,19 @@ def test_a_client_that_checks_names_the_wrong_field_and_sends_nothing(
     assert [vars(record)["reason"] for record in caplog.records if record.name == "gowork.client"] == [
         "no worker has the handler 'resise' now; did you mean 'resize'?"
     ]
+
+
+def test_results_of_many_tasks_have_the_types_of_their_functions(cluster: Cluster) -> None:
+    items: list[Any] = [
+        Order(orderNumber=1),
+        NewTask({"name": "a", "width": 7}, handler=resize),
+        NewTask({"orderNumber": 2}, handler="ship"),
+        NewTask(Order(orderNumber=3)),
+    ]
+    handles = list(cluster.client.schedule_many(items, handler=ship))
+    results = [handle.result(timeout=SOON) for handle in handles]
+    # Of a handler that is named, the type is not known.
+    assert results == [Order(orderNumber=1), [7], {"number": 2}, Order(orderNumber=3)]
 
 
 def test_a_payload_can_be_checked_alone(cluster: Cluster) -> None:
