@@ -88,4 +88,4 @@ async def test_one_text_is_no_list_of_tasks_for_the_asyncio_client_either() -> N
         with pytest.raises(InvalidArgument, match="tasks: is 'report-1'; a list"):
             await client.wait("report-1")
         with pytest.raises(InvalidArgument, match="payloads: is 3; a list"):
-            _ = [handle async for handle in client.schedule_many(3)]  # type: ignore[arg-type]
+            _ = [handle async for handle in client.schedule_many(3)]  # type: ignore[call-overload]

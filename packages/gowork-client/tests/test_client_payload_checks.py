@@ -114,7 +114,8 @@ def test_nothing_that_a_schema_refers_to_is_fetched() -> None:
 
 def test_a_bounded_number_of_schemas_is_kept_each_with_its_own_validator(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks, "VALIDATORS_KEPT_MAX", 3)
-    monkeypatch.setattr(checks, "_validators", kept := {})
+    kept: dict[int, Any] = {}
+    monkeypatch.setattr(checks, "_validators", kept)
     versions = [version({"const": number}) for number in range(8)]
     for _ in range(2):
         assert [fault(number, each) for number, each in enumerate(versions)] == [""] * 8
