@@ -21,6 +21,11 @@ def test_anything_else_is_none_and_the_fault_shows_how_to_write_one(wanted: str)
     assert not is_within("1.5", wanted)
 
 
+def test_a_version_alone_is_told_what_was_meant() -> None:
+    assert "write '==1.2' for this version alone, or a range as in" in fault_of(" 1.2")
+    assert "write a range as in" in fault_of("latest")
+
+
 def test_a_range_has_a_length_that_its_fault_names() -> None:
     longest = ",".join(["!=1.1"] * 21)
     assert len(longest) < PLUGIN_RANGE_BYTES_MAX

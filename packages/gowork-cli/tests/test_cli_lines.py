@@ -11,7 +11,16 @@ import click
 import pytest
 
 from gowork.cli.lines import Lines
-from gowork.client import AlreadyExists, Client, FieldViolation, InvalidArgument, LeaderUnreachable, NewTask, TaskHandle
+from gowork.client import (
+    AlreadyExists,
+    Client,
+    FieldViolation,
+    InvalidArgument,
+    LeaderUnreachable,
+    NewTask,
+    TaskHandle,
+    TaskOptions,
+)
 
 
 class FakeClient:
@@ -58,18 +67,21 @@ def schedule(client: FakeClient, *lines: object) -> tuple[list[str], Lines]:
 def test_each_payload_is_checked_by_its_own_handler_and_all_before_a_wrong_one_is_scheduled(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    checked: list[tuple[object, str]] = []
+    checked: list[tuple[object, str, str]] = []
 
-    def check(payload: object, handler: str) -> None:
-        checked.append((payload, handler))
+    def check(payload: object, handler: str, wanted: str) -> None:
+        checked.append((payload, handler, wanted))
         if payload == "wrong":
             raise click.ClickException("the handler 'double' does not take this: payload: 'wrong'")
 
     client = FakeClient()
-    lines = [*tasks(5), {"payload": "x", "id": "t6", "handler": "shout"}, {"payload": "wrong"}, {"payload": "y"}]
+    own = {"payload": "x", "id": "t6", "handler": "shout", "plugin_version": ">=2"}
+    lines = [*tasks(5), own, {"payload": "wrong", "plugin_version": ""}, {"payload": "y"}]
     read = Lines(io.BytesIO("\n".join(map(json.dumps, lines)).encode()), lambda: None, check)
-    assert [handle.id for handle in read.scheduled(client, {"handler": "double"})] == names(6)  # type: ignore[arg-type]
-    assert checked == [*((str(number), "double") for number in range(1, 6)), ("x", "shout"), ("wrong", "double")]
+    options = TaskOptions(handler="double", plugin_version="<2")
+    assert [handle.id for handle in read.scheduled(client, options)] == names(6)  # type: ignore[arg-type]
+    of_all = [(str(number), "double", "<2") for number in range(1, 6)]
+    assert checked == [*of_all, ("x", "shout", ">=2"), ("wrong", "double", "")]
     words = told(read, capsys)
     assert "6 tasks are scheduled, all of the lines before line 7" in words
     assert "line 7: the handler 'double' does not take this: payload: 'wrong'" in words

@@ -12,8 +12,8 @@ from gowork.cli.payload_checks import WARNINGS_MAX, PayloadChecks
 class FakeClient:
     """No worker has any handler."""
 
-    def check_payload(self, payload: object, *, handler: str) -> str:
-        return f"no worker has the handler {handler!r} now"
+    def check_payload(self, payload: object, *, handler: str, plugin_version: str) -> str:
+        return f"no worker has the handler {handler!r} now{plugin_version}"
 
 
 def test_a_bounded_number_of_handlers_is_warned_of_each_once(capsys: pytest.CaptureFixture[str]) -> None:

@@ -117,7 +117,8 @@ def test_an_expiry_and_a_key_reach_the_task(gowork) -> None:
 
 def test_a_range_of_versions_reaches_the_task_and_why_says_that_none_is_within(gowork, tmp_path: Path) -> None:
     name = uuid.uuid4().hex
-    gowork("add", name, "p", "--handler", "echo", "--plugin-version", ">=1.2,<2")
+    warned = gowork("add", name, "p", "--handler", "echo", "--plugin-version", ">=1.2,<2").stderr
+    assert "no worker has the handler 'echo' in a version within >=1.2,<2 now" in warned
     file = tmp_path / "tasks.jsonl"
     file.write_text(json.dumps({"payload": "p", "id": f"{name}-2", "plugin_version": "==1.*"}))
     gowork("add", "--file", str(file), "--handler", "echo", "--plugin-version", ">=9")
@@ -133,6 +134,9 @@ def test_a_range_that_cannot_be_read_is_refused_by_its_name(gowork, wanted: str)
     refused = gowork("add", "p", "--handler", "echo", "--plugin-version", wanted)
     assert refused.exit_code == 2
     assert f"plugin_version: is '{wanted}'" in refused.stderr
+    lines = "".join(json.dumps({"payload": "p", "plugin_version": own}) + "\n" for own in (None, wanted))
+    refused = gowork("add", "--file", "-", "--handler", "echo", input=lines)
+    assert f"line 2: plugin_version: is '{wanted}'" in refused.stderr
 
 
 def test_an_unknown_task_is_told(gowork) -> None:

@@ -44,7 +44,7 @@ BAD_TASKS: list[tuple[dict[str, Any], str, str]] = [
     ({"selector": MANY}, "selector", "65 entries; the limit is 64"),
     ({"selector": {"k": "v" * 254}}, "selector['k']", "253 bytes"),
     ({"selector": {RANGE_KEY: ">=1"}}, "selector", "1 to 63 bytes, printable"),
-    ({"plugin_version": "1.2"}, "plugin_version", "write it as in '>=1.2,<2'"),
+    ({"plugin_version": "1.2"}, "plugin_version", "a range as in '>=1.2,<2'"),
     ({"plugin_version": ">=1,\n<2"}, "plugin_version", "no range of versions"),
     ({"plugin_version": ">=1" * 50}, "plugin_version", "150 bytes; the limit is 128"),
     ({"run_at_ms": -1}, "run_at_ms", "is -1; 0 to 253370764800000 milliseconds (the year 9999)"),

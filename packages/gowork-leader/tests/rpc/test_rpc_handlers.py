@@ -100,6 +100,16 @@ async def test_a_task_is_granted_within_its_range_and_shows_it_as_it_was_asked(l
     assert [each.plugin_version for each in kept.attempts] == ["1.10"]
 
 
+async def test_a_version_that_is_too_long_is_not_taken_for_its_beginning(leader: ServedLeader) -> None:
+    long = "1." + "0" * limits.PLUGIN_NAME_BYTES_MAX
+    async with leader.worker("w", handlers=[info("h", version=long)]) as session:
+        await leader.submit("a", plugin_version=">=1")
+        await leader.submit("b")
+        assert (await session.grant()).id == "b"
+    (attempt,) = (await leader.get("b")).attempts
+    assert (attempt.plugin, attempt.plugin_version) == ("images", "")
+
+
 async def test_follow_ups_ask_for_ranges_too(leader: ServedLeader) -> None:
     async with leader.worker("w", handlers=[info("h", version="1.1")]) as session:
         await leader.submit("a", "b")

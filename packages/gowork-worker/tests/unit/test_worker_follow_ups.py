@@ -82,7 +82,7 @@ def test_a_retried_attempt_names_its_follow_ups_as_the_first_did() -> None:
         ({"payload": "x", "labels": {"": "x"}}, "labels: the key ''"),
         ({"payload": "x", "selector": {"a": "x" * 254}}, "selector: the value of 'a'"),
         ({"payload": "x", "labels": {str(n): "" for n in range(65)}}, "labels: at most 64"),
-        ({"payload": "x", "plugin_version": "1.2"}, "plugin_version: is '1.2', .* write it as in"),
+        ({"payload": "x", "plugin_version": "1.2"}, "plugin_version: is '1.2', .* a range as in"),
         ({"payload": "x", "plugin_version": 1.2}, "plugin_version: 1.2 is not text"),
     ],
 )

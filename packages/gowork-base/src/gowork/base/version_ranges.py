@@ -23,21 +23,24 @@ def fault_of(wanted: str) -> str:
     size = len(wanted.encode(errors="replace"))
     if size > PLUGIN_RANGE_BYTES_MAX:
         return f"has {size} bytes; the limit is {PLUGIN_RANGE_BYTES_MAX}"
-    if _read(wanted) is None:
-        return f"is {wanted!r}, which is no range of versions; write it as in '>=1.2,<2' or '==1.4.*' (PEP 440)"
-    return ""
+    if _read(wanted) is not None:
+        return ""
+    alone = f"'=={wanted.strip()}' for this version alone, or " if _version(wanted) is not None else ""
+    return f"is {wanted!r}, which is no range of versions; write {alone}a range as in '>=1.2,<2' or '~=1.4' (PEP 440)"
 
 
 @lru_cache(maxsize=PAIRS_KEPT_MAX)
 def is_within(version: str, wanted: str) -> bool:
     """Whether a version is within a range. A text that can't be read is no version, and within no range."""
-    specifiers = _read(wanted)
-    if specifiers is None:
-        return False
+    specifiers, parsed = _read(wanted), _version(version)
+    return specifiers is not None and parsed is not None and specifiers.contains(parsed, prereleases=True)
+
+
+def _version(text: str) -> Version | None:
     try:
-        return specifiers.contains(Version(version), prereleases=True)
+        return Version(text)
     except InvalidVersion:
-        return False
+        return None
 
 
 @lru_cache(maxsize=RANGES_KEPT_MAX)

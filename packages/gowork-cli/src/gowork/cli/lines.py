@@ -40,13 +40,13 @@ class Lines:
     """Reads a file, and schedules its tasks until a line is wrong."""
 
     def __init__(
-        self, file: BinaryIO, advance: Callable[[], object], check: Callable[[object, str], object] | None = None
+        self, file: BinaryIO, advance: Callable[[], object], check: Callable[[object, str, str], object] | None = None
     ) -> None:
         """Args:
         file: a JSON object on each line.
         advance: called for each line that is read.
-        check: called with the payload and the handler of each task that has one; None: nothing is checked. It raises
-            click.ClickException for a payload that must not be sent.
+        check: called with payload, handler and range of versions of each task that has a handler; None: nothing is
+            checked. It raises click.ClickException for a payload that must not be sent.
         """
         self._file = file
         self._advance = advance
@@ -63,7 +63,7 @@ class Lines:
         When a line is wrong, it ends after all tasks of the lines before it are acknowledged. It also ends when the
         leader refuses a call, or cannot be reached. `fault` then has the error.
         """
-        tasks = self._read(options.get("handler") or "")
+        tasks = self._read(options.get("handler") or "", options.get("plugin_version") or "")
         while True:
             acknowledged = 0
             try:
@@ -125,8 +125,8 @@ class Lines:
         unsendable = isinstance(error, InvalidArgument) or not isinstance(error, CallError)
         return len(self._waiting) - 1 if unsendable and self._waiting else None
 
-    def _read(self, handler: str) -> Iterator[NewTask]:
-        """Yields the tasks of the file. `handler` is that of lines that name none."""
+    def _read(self, handler: str, wanted: str) -> Iterator[NewTask]:
+        """Yields the tasks of the file. `handler` and `wanted`, a range of versions, are those of lines without."""
         for number, text in enumerate(self._file, 1):
             self._advance()
             if text.isspace():
@@ -134,8 +134,9 @@ class Lines:
             try:
                 task = _task(text)
                 if self._check is not None and (name := task.handler or handler):
-                    self._check(task.payload, name)
-            except (ValueError, RecursionError, click.ClickException) as error:
+                    own = task.plugin_version
+                    self._check(task.payload, name, wanted if own is None else own)
+            except (ValueError, RecursionError, click.ClickException, InvalidArgument) as error:
                 self.fault = _LineFault(number, str(error))
                 return
             self._waiting.append((number, task))

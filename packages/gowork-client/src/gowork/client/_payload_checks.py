@@ -21,6 +21,8 @@ from gowork.client.errors import InvalidArgument
 BELIEVED_SECONDS = 30.0
 #: How many handlers are remembered; the oldest is forgotten.
 HANDLERS_KEPT_MAX = 1_000
+#: How many versions a warning names.
+VERSIONS_NAMED_MAX = 5
 #: Most characters of what is wrong.
 _MESSAGE_CHARACTERS_MAX = 300
 #: How many schemas are kept with what checks by them.
@@ -58,6 +60,19 @@ class PayloadChecks:
             self._known.pop(next(iter(self._known)), None)
         self._known[handler] = (time.monotonic() + BELIEVED_SECONDS, versions, warning)
         return versions, warning
+
+
+def within(versions: Sequence[HandlerVersion], handler: str, wanted: str) -> tuple[Sequence[HandlerVersion], str]:
+    """Returns the versions of a handler that are within a range, and a warning when there are none."""
+    # packaging is imported by those who use it.
+    from gowork.base.version_ranges import is_within
+
+    found = [version for version in versions if is_within(version.plugin_version, wanted)]
+    if found:
+        return found, ""
+    there = dict.fromkeys(version.plugin_version or "one without a version" for version in versions)
+    named = ", ".join(list(there)[:VERSIONS_NAMED_MAX])
+    return (), f"no worker has the handler {handler!r} in a version within {wanted} now; there is {named}"
 
 
 def need_jsonschema() -> None:

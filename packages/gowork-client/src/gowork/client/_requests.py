@@ -108,18 +108,22 @@ class TaskEncoder:
             encrypt(task, self._encryption)
         return id, request.SerializeToString()
 
-    def unencrypted(self, item: object) -> tuple[str, str, bytes, int]:
-        """Returns (handler, text, data, form) of a payload, or a NewTask, as `task` would make it without a codec.
+    def unencrypted(self, item: object) -> tuple[str, str, tuple[str, bytes, int]]:
+        """Returns (handler, range of versions, (text, data, form)) of a payload, or a NewTask.
+
+        They are as `task` would make them without a codec.
 
         Raises:
             InvalidArgument: when it cannot be encoded.
         """
-        handler = self._options.get("handler", "")
+        handler, wanted = self._options.get("handler", ""), self._options.get("plugin_version", "")
         if isinstance(item, models.NewTask):
             if item.handler is not None:
                 handler = handler_name(item.handler)
+            if item.plugin_version is not None:
+                wanted = version_range(item.plugin_version)
             item = item.payload
-        return handler, *encode_payload(item)
+        return handler, wanted, encode_payload(item)
 
     def now_ms(self) -> int:
         """The time of this machine, in milliseconds since the epoch."""
@@ -156,7 +160,7 @@ class TaskEncoder:
         if task.concurrency_key is not None:
             fields["concurrency_key"] = task.concurrency_key
         if task.plugin_version is not None:
-            fields["plugin_version"] = _range(task.plugin_version)
+            fields["plugin_version"] = version_range(task.plugin_version)
         return fields
 
 
@@ -174,7 +178,12 @@ def handler_name(handler: Any) -> str:
     return name
 
 
-def _range(wanted: str) -> str:
+def version_range(wanted: str) -> str:
+    """Returns a range of versions, which may be empty.
+
+    Raises:
+        InvalidArgument: when it is none.
+    """
     # packaging is imported by those who use it.
     from gowork.base.version_ranges import fault_of
 

@@ -145,7 +145,7 @@ def add(
     task_id, payload = _words(words, options)
     with common.client() as client:
         if (handler := options.get("handler")) and not no_check:
-            PayloadChecks(client).check(payload, handler)
+            PayloadChecks(client).check(payload, handler, options.get("plugin_version") or "")
         handle = client.schedule(payload, id=task_id, **options)
     if wait:
         # The id is printed at once, so that the task can be found if the wait is interrupted. Standard output is kept

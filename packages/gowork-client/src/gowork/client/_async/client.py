@@ -395,8 +395,8 @@ class AsyncClient(AsyncOperations):
         return AsyncWatch(self._connection, self._settings, request, on_removed)
 
     async def _check_item(self, encoder: requests.TaskEncoder, item: object) -> None:
-        handler, text, data, form = encoder.unencrypted(item)
-        if handler and (warning := await self._check(handler, text, data, form)):
+        handler, wanted, encoded = encoder.unencrypted(item)
+        if handler and (warning := await self._check(handler, wanted, *encoded)):
             _log.warning("a task may wait for a handler", extra={"handler": handler, "reason": warning})
 
     async def _send(self, task: scheduler.Task) -> None:

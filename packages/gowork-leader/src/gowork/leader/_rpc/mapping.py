@@ -211,8 +211,9 @@ def hello_from(hello: session_pb2.Hello, connection: int, peer: str) -> cmd.Open
 def _plugin_of(info: session_pb2.HandlerInfo) -> Plugin | None:
     if not info.plugin and not info.plugin_version:
         return None
-    most = limits.PLUGIN_NAME_BYTES_MAX
-    return Plugin(_cut(info.plugin, most), _cut(info.plugin_version, most))
+    name, version = (_cut(text, limits.PLUGIN_NAME_BYTES_MAX) for text in (info.plugin, info.plugin_version))
+    # What is left of a version that was cut would be another version.
+    return Plugin(name, version if version == info.plugin_version else "")
 
 
 def frame_from(frame: session_pb2.ConnectRequest, connection: int, clock_ns: Callable[[], int]) -> cmd.ReceiveFrame:
