@@ -394,8 +394,8 @@ class Client(Operations):
         return Watch(self._connection, self._settings, request, on_removed)
 
     def _check_item(self, encoder: requests.TaskEncoder, item: object) -> None:
-        handler, text, data, form = encoder.unencrypted(item)
-        if handler and (warning := self._check(handler, text, data, form)):
+        handler, wanted, encoded = encoder.unencrypted(item)
+        if handler and (warning := self._check(handler, wanted, *encoded)):
             _log.warning("a task may wait for a handler", extra={"handler": handler, "reason": warning})
 
     def _send(self, task: scheduler.Task) -> None:
