@@ -12,8 +12,9 @@ from gowork.leader._core.model import HandlerPolicy
 
 #: The key of a range in a selector. Labels are printable, so it sorts before all of them.
 RANGE_KEY = "\x1fplugin_version"
-#: How many ranges the tasks may have that wait to be run.
-RANGES_MAX = 1_000
+#: How many ranges the tasks may have that wait to be run. With more needs than `roster.RANKINGS_MAX`, each batch would
+#: make all rankings again, so ranges alone stay well below.
+RANGES_MAX = 256
 
 Selector = tuple[tuple[str, str], ...]
 
