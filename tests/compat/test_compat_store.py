@@ -6,9 +6,10 @@ import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
 from compat_versions import HERE, NEW, cluster, unpack_old
 
-from gowork.client import AttemptOutcome, Client, FailureKind, TaskStatus
+from gowork.client import AttemptOutcome, Client, FailureKind, LeaderTooOld, TaskStatus, WaitCode
 from gowork.leader.store._sqlite_lower import downgrade
 
 #: The store grows older with each year; without these options its finished tasks would be removed after seven days.
@@ -91,3 +92,22 @@ def test_a_store_that_the_work_tree_has_made_goes_to_0_1_0_and_back(tmp_path: Pa
         client.pause_queue("made by 0.1.0")
     with cluster(tmp_path, NEW, None, store, *KEEP) as leader, Client(leader.scheduler) as client:
         assert [queue.name for queue in client.queues() if queue.paused] == ["made by 0.1.0"]
+
+
+def test_a_task_that_asks_for_versions_waits_at_an_earlier_leader_and_goes_on_at_the_next(tmp_path: Path) -> None:
+    store = tmp_path / "new.db"
+    with cluster(tmp_path, NEW, None, store, *KEEP) as leader, Client(leader.scheduler) as client:
+        client.schedule({"value": 1}, handler="double", plugin_version=">=1", id="ranged")
+    downgrade(store)
+    old = unpack_old(tmp_path / "0.1.0")
+    with cluster(tmp_path, old, NEW, store, *KEEP) as leader, Client(leader.scheduler) as client:
+        # It was scheduled later, and is for the same worker.
+        assert client.schedule({"value": 2}, handler="double").result() == 4
+        (reason,) = client.explain("ranged").reasons
+        assert reason.code is WaitCode.SELECTOR
+        with pytest.raises(LeaderTooOld, match="plugin_version"):
+            client.schedule({"value": 3}, handler="double", plugin_version=">=1")
+    with cluster(tmp_path, NEW, NEW, store, *KEEP) as leader, Client(leader.scheduler) as client:
+        (reason,) = client.explain("ranged").reasons
+        assert (reason.code, client.get("ranged").plugin_version) == (WaitCode.PLUGIN_VERSION, ">=1")
+        client.cancel("ranged")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sim_tasks import VERSIONS, versions_for
 from sim_violation import Violation
 
 from gowork.leader._core.model import Outcome
@@ -25,9 +26,9 @@ _OF_HANDLERS = {tasks.ATTEMPT_OUTCOME_COMPLETED, tasks.ATTEMPT_OUTCOME_SNOOZED}
 class WorkerChecks:
     """Knows what a worker was granted, and what its runners really did."""
 
-    def __init__(self, world: World, instance: str, slots: int, *, lends: bool) -> None:
+    def __init__(self, world: World, instance: str, slots: int, version: str, *, lends: bool) -> None:
         self._world, self._trace, self._instance = world, world.trace, instance
-        self._slots, self._lends = slots, lends
+        self._slots, self._version, self._lends = slots, version, lends
         #: {fence: id} of all grants, and of those that are neither acknowledged nor released; the released fences.
         self._granted: dict[int, str] = {}
         self._owed: dict[int, str] = {}
@@ -92,6 +93,10 @@ class WorkerChecks:
         for grant in response.grants:
             self._world.checks.work.received(grant.fence, grant.id, self._instance)
             self._granted[grant.fence] = self._owed[grant.fence] = grant.id
+            within = versions_for(tasks.Task.FromString(grant.task))
+            self._trace.seen["worker: is granted what asks for its version"] += len(within) < len(VERSIONS)
+            if self._version not in within:
+                raise Violation("a task runs only within its range", grant.id, "on", self._instance, self._version)
         for fence in response.cancelled:
             self._cancelled.setdefault(fence, self._world.loop.now)
         for fence in response.acknowledged:

@@ -63,6 +63,7 @@ class Plants(LogPlants):
     give_callback_workers_more: bool = False
     leave_what_was_not_dialled: bool = False
     leave_what_idle_members_forgot: bool = False
+    grant_whatever_the_version: bool = False
 
     def into_engine(self, engine: Engine) -> None:
         """Plants the bugs that live in one engine."""
@@ -134,6 +135,8 @@ class Plants(LogPlants):
             yield dispatch, "sorted", lambda items, reverse: sorted(items)
         if self.leave_what_idle_members_forgot:
             yield callbacks, "IDLE_BEATS_MIN", math.inf
+        if self.grant_whatever_the_version:
+            yield state, "has_version", lambda policy, wanted: True
         if self.give_callback_workers_more:
             yield state.Callback, "free", True
         yield from self._patches_of_workers()

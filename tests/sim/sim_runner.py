@@ -10,6 +10,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
 from sim_loop import STEP
 from sim_tasks import GRACE_MS, NOTES, follow_ups_of, is_deadly
 
@@ -259,7 +260,9 @@ class SimRunner:
             self.crash()
             return
         self._is_ready = True
-        notes = tuple(note for note in NOTES if note.name in self._life.handler_names)
+        notes = tuple(
+            replace(note, plugin_version=self._life.version) for note in NOTES if note.name in self._life.handler_names
+        )
         self._say(messages.Ready(notes, NOTES[0].name, ()))
 
     def _leave(self) -> None:

@@ -37,6 +37,12 @@ HANDLERS = (
 _HANDLERS = ("work", "other", "alone", "", "")
 #: The labels that some workers have and some tasks ask for.
 LABELS = {"gpu": "yes"}
+#: The versions that a worker's plugin may have. The first worker has the first one, which is within all ranges.
+VERSIONS = ("1.4", "2.0rc1", "2.1", "", "unknown")
+#: {range that some tasks ask for: the versions that are within}
+RANGES = {">=1,<2": frozenset({"1.4"}), ">=1.4": frozenset({"1.4", "2.0rc1", "2.1"})}
+#: The payload of another task under an id that is taken.
+_OTHER = "something else"
 
 
 @lru_cache(maxsize=50_000)
@@ -74,7 +80,15 @@ def task_for(id: str) -> scheduler_pb2.Task:
     elif chance < 0.2:
         # In groups, so that more tasks expire at once than the leader handles in one batch.
         task.expires_at_ms = WALL_MS + rng.randint(1, 8) * 4_000
+    if rng.random() < 0.06:
+        task.plugin_version = rng.choice(sorted(RANGES))
     return task
+
+
+def versions_for(task: scheduler_pb2.Task) -> frozenset[str]:
+    """The versions that may run a task, of those that there are, as its client asked for them."""
+    wanted = "" if task.payload == _OTHER else task_for(task.id).plugin_version
+    return RANGES[wanted] if wanted else frozenset(VERSIONS)
 
 
 def is_deadly(id: str) -> bool:
@@ -89,7 +103,7 @@ def other_spec_for(id: str) -> Spec:
 
 
 def _other_task_for(id: str) -> scheduler_pb2.Task:
-    return scheduler_pb2.Task(id=id, payload="something else")
+    return scheduler_pb2.Task(id=id, payload=_OTHER)
 
 
 def follow_ups_of(id: str, known: list[str], rng: Random) -> tuple[scheduler_pb2.Task, ...]:

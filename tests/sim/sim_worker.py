@@ -5,6 +5,7 @@ runners, a simulated network and a clock of its own. It crashes the worker and s
 from __future__ import annotations
 
 import asyncio
+import zlib
 from collections.abc import Callable
 from contextvars import copy_context
 from random import Random
@@ -15,7 +16,7 @@ from sim_loop import CLOCK_RATE
 from sim_machine import LIFE
 from sim_network import Link
 from sim_runner import SimRunner
-from sim_tasks import LABELS, NOTES
+from sim_tasks import LABELS, NOTES, VERSIONS
 from sim_violation import Violation
 
 from gowork.proto.completions import reports_of
@@ -43,7 +44,7 @@ class SimWorker:
         #: The rate of its clock: its seconds for one second of the world.
         self.clock_rate = rng.uniform(0.9, 1.1)
         # The first worker can run every task.
-        is_first = name == "w0"
+        self.is_first = is_first = name == "w0"
         self.handler_names = {note.name for note in (NOTES if is_first or rng.random() < 0.8 else NOTES[:1])}
         #: Whether its tasks wait for others, and lend their slots.
         self.lends = rng.random() < 0.5
@@ -151,9 +152,12 @@ class Life:
         self.instance = f"{machine.machine}-{self._number}"
         self.is_alive = True
         self.handler_names, self.lends = machine.handler_names, machine.lends
+        #: The version of its plugins. The next process may have another one.
+        place = 0 if machine.is_first else zlib.crc32(self.instance.encode()) % len(VERSIONS)
+        self.version = VERSIONS[place]
         #: {process id: runner}
         self.runners: dict[int, SimRunner] = {}
-        self.checks = WorkerChecks(self.world, self.instance, machine.options.slots, lends=machine.lends)
+        self.checks = WorkerChecks(self.world, self.instance, machine.options.slots, self.version, lends=machine.lends)
         #: The stream in use.
         self.link: Link | None = None
         self.is_welcome = False

@@ -68,6 +68,7 @@ FINDERS = {
     "give_callback_workers_more": "a callback worker has one task at a time",
     "leave_what_was_not_dialled": "every task ends",
     "leave_what_idle_members_forgot": "every task ends",
+    "grant_whatever_the_version": "a task runs only within its range",
 }
 #: In how many days each planted bug is looked for once. All of them take minutes.
 PLANT_DAYS = 3
@@ -147,6 +148,7 @@ MUST_OCCUR = [
     "task: removed when its time was over",
     "task: runs again on request",
     "worker: a slot is lent",
+    "worker: is granted what asks for its version",
     "worker: leaves",
     "worker: loses its lease",
     "worker: nothing is started for a while",

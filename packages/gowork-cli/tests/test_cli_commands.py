@@ -255,6 +255,9 @@ class TestLooking:
         for words in (mark, "ERROR", "fail", "team=web", "out of paper", "ATTEMPT", "FAILED", "worker-1", "Traceback"):
             assert words in output
         assert "[red]out of paper" in output
+        assert "PLUGIN" in output
+        (attempt,) = json.loads(gowork("show", mark, "-o", "json").stdout)["attempts"]
+        assert (attempt["plugin"], attempt["plugin_version"]) == ("cli_test_handlers", None)
 
     def test_show_says_why_a_task_waits(self, gowork, mark: str) -> None:
         gowork("add", mark, "p", "--handler", "nobody has this")
@@ -284,6 +287,18 @@ class TestLooking:
         warned = gowork("add", f"{mark}-2", "2", "--handler", "duoble")
         assert (warned.exit_code, warned.stdout.strip()) == (0, f"{mark}-2")
         assert "no worker has the handler 'duoble' now; did you mean 'double'?" in warned.stderr
+
+    def test_payloads_of_a_file_are_checked_before_they_are_sent(self, gowork, mark: str) -> None:
+        lines = "".join(json.dumps({"payload": payload}) + "\n" for payload in (1, 2, "two", 3))
+        refused = gowork("add", "--file", "-", "--handler", "double", "--queue", mark, input=lines)
+        assert refused.exit_code == 1
+        assert "2 tasks are scheduled, all of the lines before line 3" in refused.stderr
+        assert "line 3: the handler 'double' does not take this: payload: it is not JSON" in refused.stderr
+        sent = gowork("add", "--file", "-", "--handler", "double", "--no-check", "--wait", input=lines)
+        assert (sent.exit_code, sent.stdout) == (1, "3 COMPLETED, 1 ERROR\n")
+        warned = gowork("add", "--file", "-", "--handler", "duoble", input=lines)
+        assert (warned.exit_code, warned.stdout) == (0, "scheduled 4 tasks\n")
+        assert warned.stderr.count("no worker has the handler 'duoble' now; did you mean 'double'?") == 1
 
     def test_members_and_stats_answer_in_every_form(self, gowork) -> None:
         (member,) = json.loads(gowork("members", "-o", "json").stdout)

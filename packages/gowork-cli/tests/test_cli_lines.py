@@ -11,7 +11,16 @@ import click
 import pytest
 
 from gowork.cli.lines import Lines
-from gowork.client import AlreadyExists, Client, FieldViolation, InvalidArgument, LeaderUnreachable, NewTask, TaskHandle
+from gowork.client import (
+    AlreadyExists,
+    Client,
+    FieldViolation,
+    InvalidArgument,
+    LeaderUnreachable,
+    NewTask,
+    TaskHandle,
+    TaskOptions,
+)
 
 
 class FakeClient:
@@ -53,6 +62,36 @@ def schedule(client: FakeClient, *lines: object) -> tuple[list[str], Lines]:
     text = "".join(line if isinstance(line, str) else json.dumps(line) + "\n" for line in lines)
     read = Lines(io.BytesIO(text.encode()), lambda: None)
     return [handle.id for handle in read.scheduled(client, {})], read  # type: ignore[arg-type]
+
+
+def test_each_payload_is_checked_by_its_own_handler_and_all_before_a_wrong_one_is_scheduled(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    checked: list[tuple[object, str, str]] = []
+
+    def check(payload: object, handler: str, wanted: str) -> None:
+        checked.append((payload, handler, wanted))
+        if payload == "wrong":
+            raise click.ClickException("the handler 'double' does not take this: payload: 'wrong'")
+
+    client = FakeClient()
+    own = {"payload": "x", "id": "t6", "handler": "shout", "plugin_version": ">=2"}
+    lines = [*tasks(5), own, {"payload": "wrong", "plugin_version": ""}, {"payload": "y"}]
+    read = Lines(io.BytesIO("\n".join(map(json.dumps, lines)).encode()), lambda: None, check)
+    options = TaskOptions(handler="double", plugin_version="<2")
+    assert [handle.id for handle in read.scheduled(client, options)] == names(6)  # type: ignore[arg-type]
+    of_all = [(str(number), "double", "<2") for number in range(1, 6)]
+    assert checked == [*of_all, ("x", "shout", ">=2"), ("wrong", "double", "")]
+    words = told(read, capsys)
+    assert "6 tasks are scheduled, all of the lines before line 7" in words
+    assert "line 7: the handler 'double' does not take this: payload: 'wrong'" in words
+
+
+def test_tasks_without_a_handler_are_not_checked() -> None:
+    checked: list[object] = []
+    read = Lines(io.BytesIO(b'{"payload": 1}'), lambda: None, lambda *arguments: checked.append(arguments))
+    assert len(list(read.scheduled(FakeClient(), {}))) == 1  # type: ignore[arg-type]
+    assert checked == []
 
 
 def tasks(count: int) -> list[dict[str, Any]]:

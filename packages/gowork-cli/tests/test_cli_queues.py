@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -112,6 +113,30 @@ def test_an_expiry_and_a_key_reach_the_task(gowork) -> None:
     task = json.loads(gowork("show", name, "-o", "json").stdout)
     assert task["concurrency_key"] == "user-7"
     assert task["expires_at"] is not None
+
+
+def test_a_range_of_versions_reaches_the_task_and_why_says_that_none_is_within(gowork, tmp_path: Path) -> None:
+    name = uuid.uuid4().hex
+    warned = gowork("add", name, "p", "--handler", "echo", "--plugin-version", ">=1.2,<2").stderr
+    assert "no worker has the handler 'echo' in a version within >=1.2,<2 now" in warned
+    file = tmp_path / "tasks.jsonl"
+    file.write_text(json.dumps({"payload": "p", "id": f"{name}-2", "plugin_version": "==1.*"}))
+    gowork("add", "--file", str(file), "--handler", "echo", "--plugin-version", ">=9")
+    for id, wanted in ((name, ">=1.2,<2"), (f"{name}-2", "==1.*")):
+        assert json.loads(gowork("show", id, "-o", "json").stdout)["plugin_version"] == wanted
+        assert wanted in gowork("show", id).stdout
+        assert f"version is within {wanted}; there is echo without a version" in gowork("why", id).stdout
+        gowork("cancel", id)
+
+
+@pytest.mark.parametrize("wanted", ["1.2", "latest"])
+def test_a_range_that_cannot_be_read_is_refused_by_its_name(gowork, wanted: str) -> None:
+    refused = gowork("add", "p", "--handler", "echo", "--plugin-version", wanted)
+    assert refused.exit_code == 2
+    assert f"plugin_version: is '{wanted}'" in refused.stderr
+    lines = "".join(json.dumps({"payload": "p", "plugin_version": own}) + "\n" for own in (None, wanted))
+    refused = gowork("add", "--file", "-", "--handler", "echo", input=lines)
+    assert f"line 2: plugin_version: is '{wanted}'" in refused.stderr
 
 
 def test_an_unknown_task_is_told(gowork) -> None:

@@ -20,6 +20,9 @@ NOBODY = "127.0.0.1:1"
         ({"id": 3}, "id"),
         ({"queue": 3}, "queue"),
         ({"concurrency_key": 7}, "concurrency_key"),
+        ({"plugin_version": 7}, "plugin_version"),
+        ({"plugin_version": "1.2"}, "plugin_version"),
+        ({"plugin_version": ">=1" * 50}, "plugin_version"),
         ({"labels": {"team": 3}}, "labels['team']"),
         ({"labels": {3: "team"}}, "a key of labels"),
         ({"labels": "team"}, "labels"),
@@ -85,4 +88,4 @@ async def test_one_text_is_no_list_of_tasks_for_the_asyncio_client_either() -> N
         with pytest.raises(InvalidArgument, match="tasks: is 'report-1'; a list"):
             await client.wait("report-1")
         with pytest.raises(InvalidArgument, match="payloads: is 3; a list"):
-            _ = [handle async for handle in client.schedule_many(3)]  # type: ignore[arg-type]
+            _ = [handle async for handle in client.schedule_many(3)]  # type: ignore[call-overload]

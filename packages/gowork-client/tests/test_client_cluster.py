@@ -428,6 +428,17 @@ class TestQueues:
         handle = client.schedule(21, handler="double", concurrency_key="user-7")
         assert client.get(handle.id).concurrency_key == "user-7"
 
+    def test_a_range_of_versions_reaches_the_task_which_waits_for_such_a_version(self, client: Client) -> None:
+        wanted = ">=1.2,<2"
+        alone = client.schedule(21, handler="double", plugin_version=wanted)
+        free = NewTask(21, plugin_version="")
+        one, own = client.schedule_many([21, free], handler="double", plugin_version=wanted)
+        assert own.result(int) == 42
+        for handle in (alone, one):
+            assert client.get(handle.id).plugin_version == wanted
+            assert [reason.code for reason in client.explain(handle.id).reasons] == [WaitCode.PLUGIN_VERSION]
+            client.cancel(handle.id)
+
     def test_bad_settings_name_the_field(self, client: Client) -> None:
         with pytest.raises(InvalidArgument) as caught:
             client.configure_queue("", weight=0, rate_limit=float("nan"))

@@ -13,7 +13,7 @@ import pytest
 
 from gowork.client import AsyncClient, Client, HandlerInfo, HandlerVersion, InvalidArgument
 from gowork.client import _payload_checks as checks
-from gowork.client._payload_checks import HANDLERS_KEPT_MAX, PayloadChecks, check, fault_of
+from gowork.client._payload_checks import HANDLERS_KEPT_MAX, PayloadChecks, check, fault_of, within
 from gowork.client._payloads import encode_payload
 from gowork.client._responses import handler as handler_of
 from gowork.proto.cluster.v1 import leader_pb2 as cluster
@@ -110,6 +110,32 @@ def test_nothing_that_a_schema_refers_to_is_fetched() -> None:
             fetching.join(timeout=10.0)
         with pytest.raises(BlockingIOError):
             server.accept()
+
+
+def test_a_payload_is_checked_by_the_versions_that_may_run_it() -> None:
+    old, new, bare = (
+        HandlerVersion("p", name, 1, ("w",), True, payload_schema={"type": kind})
+        for name, kind in (("1.9", "integer"), ("1.10", "object"), ("", "array"))
+    )
+    versions = (old, new, bare)
+    assert within(versions, "h", "<1.10") == ([old], "")
+    assert within(versions, "h", ">=1") == ([old, new], "")
+    warning = "no worker has the handler 'h' in a version within >=2 now; there is 1.9, 1.10, one without a version"
+    assert within(versions, "h", ">=2") == ((), warning)
+    many = [HandlerVersion("p", f"1.{number}", 1, ("w",), True) for number in range(9)]
+    assert within(many, "h", ">=2")[1].endswith("there is 1.0, 1.1, 1.2, 1.3, 1.4")
+
+
+def test_a_bounded_number_of_schemas_is_kept_each_with_its_own_validator(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "VALIDATORS_KEPT_MAX", 3)
+    kept: dict[int, Any] = {}
+    monkeypatch.setattr(checks, "_validators", kept)
+    versions = [version({"const": number}) for number in range(8)]
+    for _ in range(2):
+        assert [fault(number, each) for number, each in enumerate(versions)] == [""] * 8
+        assert all("was expected" in fault(-1, each) for each in versions)
+        assert 0 < len(kept) <= 3
+    assert checks._validators is kept
 
 
 def test_a_long_message_is_cut() -> None:

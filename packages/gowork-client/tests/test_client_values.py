@@ -277,7 +277,15 @@ class TestViews:
                 time_limit_ms=1500,
                 retry=pb.RetryPolicy(max_attempts=2),
                 attempts=[
-                    pb.Attempt(number=1, worker="w", started_at_ms=1000, outcome=pb.ATTEMPT_OUTCOME_LOST, fence=7)
+                    pb.Attempt(
+                        number=1,
+                        worker="w",
+                        started_at_ms=1000,
+                        outcome=pb.ATTEMPT_OUTCOME_LOST,
+                        fence=7,
+                        plugin="images",
+                        plugin_version="1.2",
+                    )
                 ],
                 fence=7,
                 failure=pb.Failure(kind=pb.FAILURE_KIND_TIMEOUT, message="m", type="T", traceback="tb"),
@@ -294,6 +302,7 @@ class TestViews:
         assert info.created_at == datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)
         assert info.started_at is None
         assert info.attempts[0].outcome is AttemptOutcome.LOST
+        assert (info.attempts[0].plugin, info.attempts[0].plugin_version) == ("images", "1.2")
         assert info.failure is not None
         assert (info.failure.kind, info.failure.traceback) == ("TIMEOUT", "tb")
         assert info.progress is not None

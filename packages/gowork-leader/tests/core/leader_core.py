@@ -29,6 +29,7 @@ from gowork.leader._core.model import (
     LaneKey,
     Now,
     Outcome,
+    Plugin,
     Priority,
     RetryPolicy,
     Spec,
@@ -247,10 +248,11 @@ class Core:
         retry: RetryPolicy | None = None,
         ended: tuple[str, ...] = (),
         form: str = "",
+        plugin: Plugin | None = None,
     ) -> int:
         self._connections += 1
         connection = self._connections
-        policies = tuple(HandlerPolicy(handler, handler == default, retry, form) for handler in handlers)
+        policies = tuple(HandlerPolicy(handler, handler == default, retry, form, plugin) for handler in handlers)
         self.do(
             cmd.OpenSession(
                 connection,

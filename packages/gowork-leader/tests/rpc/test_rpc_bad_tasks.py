@@ -9,6 +9,7 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 from leader_serving import PATIENCE, ServedLeader, refused
 
+from gowork.leader._core.ranges import RANGE_KEY
 from gowork.proto import limits
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 
@@ -42,6 +43,10 @@ BAD_TASKS: list[tuple[dict[str, Any], str, str]] = [
     ({"labels": {"k": "\x1b"}}, "labels['k']", "unprintable"),
     ({"selector": MANY}, "selector", "65 entries; the limit is 64"),
     ({"selector": {"k": "v" * 254}}, "selector['k']", "253 bytes"),
+    ({"selector": {RANGE_KEY: ">=1"}}, "selector", "1 to 63 bytes, printable"),
+    ({"plugin_version": "1.2"}, "plugin_version", "a range as in '>=1.2,<2'"),
+    ({"plugin_version": ">=1,\n<2"}, "plugin_version", "no range of versions"),
+    ({"plugin_version": ">=1" * 50}, "plugin_version", "150 bytes; the limit is 128"),
     ({"run_at_ms": -1}, "run_at_ms", "is -1; 0 to 253370764800000 milliseconds (the year 9999)"),
     ({"run_at_ms": limits.TIME_MS_MAX + 1}, "run_at_ms", "0 to 253370764800000 milliseconds (the year 9999)"),
     ({"run_at_ms": 2**63 - 1}, "run_at_ms", "0 to 253370764800000 milliseconds"),
@@ -116,6 +121,7 @@ async def test_the_largest_of_everything_is_taken_and_comes_back_as_it_was(leade
         run_at_ms=limits.TIME_MS_MAX,
         time_limit_ms=limits.DURATION_MS_MAX,
         expires_at_ms=limits.TIME_MS_MAX,
+        plugin_version=",".join([">=1.2"] * 21),
         retry=pb.RetryPolicy(
             max_attempts=1000,
             initial_delay_ms=limits.RETRY_DELAY_MS_MAX,

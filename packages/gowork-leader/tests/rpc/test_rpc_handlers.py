@@ -12,6 +12,7 @@ from leader_serving import PATIENCE, ServedLeader, Session, refused
 from gowork.leader._rpc import handlers
 from gowork.proto import limits
 from gowork.proto.cluster.v1 import leader_pb2 as cpb
+from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 from gowork.proto.worker.v1 import session_pb2 as spb
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
@@ -67,6 +68,56 @@ async def test_a_member_tells_each_plugin_of_its_handlers_once(leader: ServedLea
     async with leader.worker("w", handlers=infos):
         (member,) = (await leader.cluster.Members(cpb.MembersRequest(), timeout=PATIENCE)).members
     assert [(each.name, each.version) for each in member.plugins] == [("images", "1.0"), ("images", "2.0")]
+
+
+async def test_attempts_tell_by_which_plugin_they_run_and_were_run(leader: ServedLeader) -> None:
+    async with leader.worker("w", handlers=[info("h")]) as session:
+        await leader.submit("a")
+        grant = await session.grant()
+        (running,) = (await leader.get("a")).attempts
+        await session.report(grant, outcome=pb.ATTEMPT_OUTCOME_SNOOZED)
+        await session.report(await session.grant())
+    attempts = (await leader.get("a")).attempts
+    told = [(each.outcome, each.plugin, each.plugin_version) for each in (running, *attempts)]
+    outcomes = pb.ATTEMPT_OUTCOME_UNSPECIFIED, pb.ATTEMPT_OUTCOME_SNOOZED, pb.ATTEMPT_OUTCOME_COMPLETED
+    assert told == [(outcome, "images", "1.0") for outcome in outcomes]
+
+
+async def test_a_task_is_granted_within_its_range_and_shows_it_as_it_was_asked(leader: ServedLeader) -> None:
+    fields: dict[str, Any] = {"plugin_version": ">=1.2, <2", "selector": {"gpu": "yes"}}
+    await leader.submit("a", **fields)
+    assert (await leader.submit("a", **fields)).existing == 1
+    changed = await refused(leader.submit("a", **fields | {"plugin_version": ">=1.2"}))
+    assert changed.reason == "TASK_EXISTS"
+    async with leader.worker("old", handlers=[info("h", version="1.1")], labels={"gpu": "yes"}):
+        explained = await leader.scheduler.ExplainTask(pb.ExplainTaskRequest(id="a"), timeout=PATIENCE)
+        (waits,) = explained.reasons
+        assert (waits.code, "there is images 1.1 (1 worker)" in waits.message) == (pb.WAIT_CODE_PLUGIN_VERSION, True)
+        async with leader.worker("new", handlers=[info("h", version="1.10")], labels={"gpu": "yes"}) as new:
+            await new.report(await new.grant())
+    kept = await leader.get("a")
+    assert (kept.plugin_version, dict(kept.selector)) == (">=1.2, <2", {"gpu": "yes"})
+    assert [each.plugin_version for each in kept.attempts] == ["1.10"]
+
+
+async def test_a_version_that_is_too_long_is_not_taken_for_its_beginning(leader: ServedLeader) -> None:
+    long = "1." + "0" * limits.PLUGIN_NAME_BYTES_MAX
+    async with leader.worker("w", handlers=[info("h", version=long)]) as session:
+        await leader.submit("a", plugin_version=">=1")
+        await leader.submit("b")
+        assert (await session.grant()).id == "b"
+    (attempt,) = (await leader.get("b")).attempts
+    assert (attempt.plugin, attempt.plugin_version) == ("images", "")
+
+
+async def test_follow_ups_ask_for_ranges_too(leader: ServedLeader) -> None:
+    async with leader.worker("w", handlers=[info("h", version="1.1")]) as session:
+        await leader.submit("a", "b")
+        first, second = await session.grants(2)
+        await session.report(first, follow_ups=[pb.Task(id="c", handler="h", plugin_version=">=2")])
+        await session.report(second, follow_ups=[pb.Task(id="d", handler="h", plugin_version="2")])
+    assert (await leader.get("c")).plugin_version == ">=2"
+    assert "follow_ups[0].plugin_version: is '2'" in (await leader.get("b")).failure.message
 
 
 async def test_another_worker_is_asked_when_the_first_one_goes(leader: ServedLeader) -> None:

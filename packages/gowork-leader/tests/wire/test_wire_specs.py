@@ -8,6 +8,7 @@ import pytest
 from google.protobuf.message import DecodeError
 
 from gowork.leader._core.model import Priority
+from gowork.leader._core.ranges import RANGE_KEY
 from gowork.leader._wire import specs
 from gowork.leader._wire.rests import Rests
 from gowork.leader._wire.specs import spec_from, stored_spec, trace_bytes
@@ -34,6 +35,20 @@ def test_what_is_stored_reads_as_what_was_asked(task: pb.Task) -> None:
     asked = spec_from(pb.Task.FromString(task.SerializeToString()))
     assert stored_spec(asked.body + asked.trace, CREATED_MS) == asked.reckoned(CREATED_MS)
     assert pb.Task.FromString(asked.body + asked.trace) == task
+
+
+def test_a_range_of_versions_is_kept_in_the_selector_where_an_earlier_leader_finds_it() -> None:
+    asked = spec_from(pb.Task(id="t", payload="p", selector={"gpu": "yes"}, plugin_version=">=1.2"))
+    assert asked.lane.selector == ((RANGE_KEY, ">=1.2"), ("gpu", "yes"))
+    kept = pb.Task.FromString(asked.body)
+    assert (dict(kept.selector), kept.plugin_version) == (dict(asked.lane.selector), "")
+    assert stored_spec(asked.body, CREATED_MS) == asked
+
+
+def test_a_range_that_an_earlier_leader_kept_as_a_field_unknown_to_it_is_not_asked_for() -> None:
+    # Its lane in the store has no range.
+    stored = pb.Task(id="t", payload="p", plugin_version=">=1.2").SerializeToString()
+    assert stored_spec(stored, CREATED_MS).lane.selector == ()
 
 
 def test_what_only_the_leader_sets_is_not_asked_for() -> None:

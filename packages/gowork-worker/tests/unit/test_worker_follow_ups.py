@@ -37,7 +37,7 @@ def test_follow_ups_travel_with_the_completion() -> None:
     ids = [
         ctx.schedule({"n": 1}, handler=next_step, priority="high", labels={"a": "b"}, max_attempts=3, time_limit=1.5),
         ctx.schedule(b"raw", handler="other", queue="slow", selector={"disk": "ssd"}, delay=60),
-        ctx.schedule("text", id="mine"),
+        ctx.schedule("text", id="mine", plugin_version=">=1.2,<2"),
     ]
     assert ids == ["parent/1", "parent/2", "mine"]
     first, second, third = outcomes.completed(9, "parent", None, ctx.follow_ups).follow_ups
@@ -51,6 +51,7 @@ def test_follow_ups_travel_with_the_completion() -> None:
     )
     assert second.run_at_ms > 0
     assert second.delay_ms == 60_000
+    assert (second.plugin_version, third.plugin_version) == ("", ">=1.2,<2")
     assert (third.id, third.payload, third.HasField("priority"), third.run_at_ms) == ("mine", "text", False, 0)
 
 
@@ -81,6 +82,8 @@ def test_a_retried_attempt_names_its_follow_ups_as_the_first_did() -> None:
         ({"payload": "x", "labels": {"": "x"}}, "labels: the key ''"),
         ({"payload": "x", "selector": {"a": "x" * 254}}, "selector: the value of 'a'"),
         ({"payload": "x", "labels": {str(n): "" for n in range(65)}}, "labels: at most 64"),
+        ({"payload": "x", "plugin_version": "1.2"}, "plugin_version: is '1.2', .* a range as in"),
+        ({"payload": "x", "plugin_version": 1.2}, "plugin_version: 1.2 is not text"),
     ],
 )
 def test_what_breaks_a_limit_raises_in_the_handler(wrong: dict[str, Any], named: str) -> None:

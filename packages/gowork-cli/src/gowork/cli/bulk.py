@@ -21,6 +21,7 @@ from gowork.cli.group import EXIT_FAILED
 from gowork.cli.lines import Lines
 from gowork.cli.options import CommonOptions, OutputFormat
 from gowork.cli.output import console, harmless, write_records
+from gowork.cli.payload_checks import PayloadChecks
 from gowork.cli.records import Record, task_record
 from gowork.cli.waiting import telling
 from gowork.client import Client, TaskHandle, TaskInfo, TaskOptions, TaskStatus, TaskView
@@ -31,7 +32,9 @@ _FAILURES_SHOWN = 10
 _IDS_BYTES_MAX = 1 << 20
 
 
-def add_file(common: CommonOptions, file: BinaryIO, options: TaskOptions, *, wait: bool, timeout: float | None) -> None:
+def add_file(
+    common: CommonOptions, file: BinaryIO, options: TaskOptions, *, wait: bool, timeout: float | None, checks: bool
+) -> None:
     """Schedules the tasks of a file.
 
     Args:
@@ -40,6 +43,7 @@ def add_file(common: CommonOptions, file: BinaryIO, options: TaskOptions, *, wai
         options: options for all tasks; a line may have other ones.
         wait: whether to wait until all have finished.
         timeout: how long to wait, in seconds; None for as long as it takes.
+        checks: whether payloads are checked by what workers say of their handlers.
 
     Raises:
         click.ClickException: when a line is wrong. The error has the line's number.
@@ -55,7 +59,7 @@ def add_file(common: CommonOptions, file: BinaryIO, options: TaskOptions, *, wai
     )
     with common.patient_client() as client, bars, _kept_ids() as ids:
         bar = bars.add_task("lines read", total=_count_lines(file))
-        lines = Lines(file, lambda: bars.advance(bar))
+        lines = Lines(file, lambda: bars.advance(bar), PayloadChecks(client).check if checks else None)
         handles = _noting(lines.scheduled(client, options), ids)
         all_well = True
         try:

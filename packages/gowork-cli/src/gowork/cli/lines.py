@@ -31,6 +31,7 @@ _FIELDS = {
     "max_attempts",
     "expires_in",
     "concurrency_key",
+    "plugin_version",
 }
 _PLACE = re.compile(r"tasks\[(\d+)\]")
 
@@ -38,13 +39,18 @@ _PLACE = re.compile(r"tasks\[(\d+)\]")
 class Lines:
     """Reads a file, and schedules its tasks until a line is wrong."""
 
-    def __init__(self, file: BinaryIO, advance: Callable[[], object]) -> None:
+    def __init__(
+        self, file: BinaryIO, advance: Callable[[], object], check: Callable[[object, str, str], object] | None = None
+    ) -> None:
         """Args:
         file: a JSON object on each line.
         advance: called for each line that is read.
+        check: called with payload, handler and range of versions of each task that has a handler; None: nothing is
+            checked. It raises click.ClickException for a payload that must not be sent.
         """
         self._file = file
         self._advance = advance
+        self._check = check
         #: (number of the line, task) for each task that was read and is not acknowledged yet, in order.
         self._waiting: deque[tuple[int, NewTask]] = deque()
         self._scheduled = 0
@@ -57,7 +63,7 @@ class Lines:
         When a line is wrong, it ends after all tasks of the lines before it are acknowledged. It also ends when the
         leader refuses a call, or cannot be reached. `fault` then has the error.
         """
-        tasks = self._read()
+        tasks = self._read(options.get("handler") or "", options.get("plugin_version") or "")
         while True:
             acknowledged = 0
             try:
@@ -119,14 +125,18 @@ class Lines:
         unsendable = isinstance(error, InvalidArgument) or not isinstance(error, CallError)
         return len(self._waiting) - 1 if unsendable and self._waiting else None
 
-    def _read(self) -> Iterator[NewTask]:
+    def _read(self, handler: str, wanted: str) -> Iterator[NewTask]:
+        """Yields the tasks of the file. `handler` and `wanted`, a range of versions, are those of lines without."""
         for number, text in enumerate(self._file, 1):
             self._advance()
             if text.isspace():
                 continue
             try:
                 task = _task(text)
-            except (ValueError, RecursionError) as error:
+                if self._check is not None and (name := task.handler or handler):
+                    own = task.plugin_version
+                    self._check(task.payload, name, wanted if own is None else own)
+            except (ValueError, RecursionError, click.ClickException, InvalidArgument) as error:
                 self.fault = _LineFault(number, str(error))
                 return
             self._waiting.append((number, task))
@@ -153,7 +163,7 @@ def _task(text: bytes) -> NewTask:
     if unknown := fields.keys() - _FIELDS:
         near = meant(min(unknown), sorted(_FIELDS)) or f"; known are {', '.join(sorted(_FIELDS))}"
         raise ValueError(f"unknown {', '.join(sorted(unknown))}{near}")
-    for name in ("id", "handler", "priority", "queue", "concurrency_key"):
+    for name in ("id", "handler", "priority", "queue", "concurrency_key", "plugin_version"):
         _check(fields, name, str, "a string")
     for name in ("labels", "selector"):
         _check(fields, name, dict, "an object")
@@ -176,6 +186,7 @@ def _task(text: bytes) -> NewTask:
         retry=fields.get("max_attempts"),
         expires_in=None if expires_in is None else duration_s(str(expires_in)),
         concurrency_key=fields.get("concurrency_key"),
+        plugin_version=fields.get("plugin_version"),
     )
 
 

@@ -268,6 +268,7 @@ def _asked(task: TaskInfo) -> Record:
         "priority": task.priority,
         "labels": dict(task.labels),
         "selector": dict(task.selector),
+        "plugin_version": task.plugin_version or None,
         "run_at": _time(task.run_at),
         "expires_at": _time(task.expires_at),
         "time_limit": task.time_limit,
@@ -288,6 +289,8 @@ def _attempt(attempt: Attempt) -> Record:
         "reason": attempt.reason,
         "fence": attempt.fence,
         "traceparent": attempt.traceparent or None,
+        "plugin": attempt.plugin or None,
+        "plugin_version": attempt.plugin_version or None,
     }
 
 

@@ -62,6 +62,7 @@ _STYLES = {
     WaitCode.UNREACHABLE: "bold red",
     WaitCode.MEMBER_FAILED: "bold red",
     WaitCode.UNFIT: "bold red",
+    WaitCode.PLUGIN_VERSION: "bold red",
     WaitCode.STORE_FULL: "bold red",
     WaitCode.QUEUE_PAUSED: "yellow",
 }

@@ -26,6 +26,7 @@ SINCE_0_1_0 = frozenset(
         "scheduler.v1.Task.delay_ms",
         "scheduler.v1.Task.expires_in_ms",
         "scheduler.v1.Task.payload_form",
+        "scheduler.v1.Task.plugin_version",
     }
 )
 #: Fields of tasks that the original reads.

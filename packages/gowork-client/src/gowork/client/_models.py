@@ -156,6 +156,8 @@ class RunOptions(TypedDict, total=False):
     retry: RetryPolicy | int | None
     #: The queue's limit for each key counts tasks with the same key.
     concurrency_key: str | None
+    #: The versions of the handler's plugin that may run the task, as specifiers of PEP 440: ">=1.2,<2".
+    plugin_version: str | None
 
 
 class TaskOptions(RunOptions, total=False):
@@ -199,6 +201,7 @@ class NewTask:
     retry: RetryPolicy | int | None = None
     concurrency_key: str | None = None
     expires_in: Duration | None = None
+    plugin_version: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +219,9 @@ class Attempt:
     fence: int
     #: The W3C traceparent of its span; empty when it was not traced.
     traceparent: str = ""
+    #: The plugin whose handler ran it, and the version of that plugin's distribution; empty when they are not known.
+    plugin: str = ""
+    plugin_version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,6 +291,8 @@ class TaskInfo:
     result_is_empty_data: bool = False
     #: {"payload" or "result": why it could not be decrypted}. `data` or `result_data` has the ciphertext then.
     encrypted: Mapping[str, str] = field(default_factory=dict)
+    #: The versions of the handler's plugin that may run it, as in ">=1.2,<2"; empty: any.
+    plugin_version: str = ""
 
     @overload
     def value(self) -> Any: ...

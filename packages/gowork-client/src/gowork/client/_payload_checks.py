@@ -21,8 +21,14 @@ from gowork.client.errors import InvalidArgument
 BELIEVED_SECONDS = 30.0
 #: How many handlers are remembered; the oldest is forgotten.
 HANDLERS_KEPT_MAX = 1_000
+#: How many versions a warning names.
+VERSIONS_NAMED_MAX = 5
 #: Most characters of what is wrong.
 _MESSAGE_CHARACTERS_MAX = 300
+#: How many schemas are kept with what checks by them.
+VALIDATORS_KEPT_MAX = 100
+#: {id of a schema: the schema, which so keeps its id; what checks by it}
+_validators: dict[int, tuple[Mapping[str, Any], Any]] = {}
 _NEEDED = "to check payloads needs jsonschema: pip install 'gowork-client[schemas]'"
 
 
@@ -54,6 +60,19 @@ class PayloadChecks:
             self._known.pop(next(iter(self._known)), None)
         self._known[handler] = (time.monotonic() + BELIEVED_SECONDS, versions, warning)
         return versions, warning
+
+
+def within(versions: Sequence[HandlerVersion], handler: str, wanted: str) -> tuple[Sequence[HandlerVersion], str]:
+    """Returns the versions of a handler that are within a range, and a warning when there are none."""
+    # packaging is imported by those who use it.
+    from gowork.base.version_ranges import is_within
+
+    found = [version for version in versions if is_within(version.plugin_version, wanted)]
+    if found:
+        return found, ""
+    there = dict.fromkeys(version.plugin_version or "one without a version" for version in versions)
+    named = ", ".join(list(there)[:VERSIONS_NAMED_MAX])
+    return (), f"no worker has the handler {handler!r} in a version within {wanted} now; there is {named}"
 
 
 def need_jsonschema() -> None:
@@ -95,21 +114,33 @@ def fault_of(version: HandlerVersion, text: str, data: bytes, form: int) -> tupl
         why = ""
     except (ValueError, RecursionError) as error:
         parsed, why = [], f"it is not JSON ({error})" if text else "it is empty"
+    fault = _fault(schema, parsed[0]) if parsed else ("payload", f"{why}; JSON of {_kind(schema)} is needed")
     # A text is its own value for a handler that takes texts.
-    faults = [_fault(schema, instance) for instance in (*parsed, text)]
-    if None in faults:
-        return None
-    return faults[0] if parsed else ("payload", f"{why}; JSON of {_kind(schema)} is needed")
+    return None if fault is None or _fault(schema, text) is None else fault
+
+
+def _validator(schema: Mapping[str, Any]) -> Any:
+    """Returns what checks by a schema. It is kept, because to make it takes longer than to check a payload."""
+    kept = _validators.get(id(schema))
+    if kept is None:
+        from jsonschema import Draft202012Validator
+        from referencing import Registry
+
+        if len(_validators) >= VALIDATORS_KEPT_MAX:
+            _validators.clear()
+        # An empty registry: nothing that a schema refers to is fetched from anywhere.
+        kept = _validators[id(schema)] = (schema, Draft202012Validator(schema, registry=Registry()))
+    return kept[1]
 
 
 def _fault(schema: Mapping[str, Any], instance: object) -> tuple[str, str] | None:
-    from jsonschema import Draft202012Validator
     from jsonschema.exceptions import best_match
-    from referencing import Registry
 
     try:
-        # An empty registry: nothing that a schema refers to is fetched from anywhere.
-        error = best_match(Draft202012Validator(schema, registry=Registry()).iter_errors(instance))
+        # The best of several errors is looked for only where there is one: most payloads are right.
+        errors = _validator(schema).iter_errors(instance)
+        first = next(errors, None)
+        error = None if first is None else best_match((first, *errors))
     except Exception:  # noqa: BLE001 - a worker's schema may be no schema, and refer to what is not there
         return None
     if error is None:

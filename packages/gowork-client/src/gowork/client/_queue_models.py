@@ -44,6 +44,8 @@ class WaitCode(StrEnum):
     MEMBER_FAILED = "MEMBER_FAILED"
     #: Its payload does not fit the form in which the free workers have the handler. Other workers have another form.
     UNFIT = "UNFIT"
+    #: Workers have the handler, but none from a plugin whose version is within the task's `plugin_version`.
+    PLUGIN_VERSION = "PLUGIN_VERSION"
     #: A code of a newer leader that this client does not know; the message says what it is.
     OTHER = "OTHER"
 

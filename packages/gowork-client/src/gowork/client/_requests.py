@@ -108,18 +108,22 @@ class TaskEncoder:
             encrypt(task, self._encryption)
         return id, request.SerializeToString()
 
-    def unencrypted(self, item: object) -> tuple[str, str, bytes, int]:
-        """Returns (handler, text, data, form) of a payload, or a NewTask, as `task` would make it without a codec.
+    def unencrypted(self, item: object) -> tuple[str, str, tuple[str, bytes, int]]:
+        """Returns (handler, range of versions, (text, data, form)) of a payload, or a NewTask.
+
+        They are as `task` would make them without a codec.
 
         Raises:
             InvalidArgument: when it cannot be encoded.
         """
-        handler = self._options.get("handler", "")
+        handler, wanted = self._options.get("handler", ""), self._options.get("plugin_version", "")
         if isinstance(item, models.NewTask):
             if item.handler is not None:
                 handler = handler_name(item.handler)
+            if item.plugin_version is not None:
+                wanted = version_range(item.plugin_version)
             item = item.payload
-        return handler, *encode_payload(item)
+        return handler, wanted, encode_payload(item)
 
     def now_ms(self) -> int:
         """The time of this machine, in milliseconds since the epoch."""
@@ -155,6 +159,8 @@ class TaskEncoder:
             fields["retry"] = _retry_to_wire(task.retry)
         if task.concurrency_key is not None:
             fields["concurrency_key"] = task.concurrency_key
+        if task.plugin_version is not None:
+            fields["plugin_version"] = version_range(task.plugin_version)
         return fields
 
 
@@ -170,6 +176,20 @@ def handler_name(handler: Any) -> str:
     if not isinstance(name, str):
         raise InvalidArgument.of("handler", f"{handler!r} is neither a name nor a function decorated with @handler")
     return name
+
+
+def version_range(wanted: str) -> str:
+    """Returns a range of versions, which may be empty.
+
+    Raises:
+        InvalidArgument: when it is none.
+    """
+    # packaging is imported by those who use it.
+    from gowork.base.version_ranges import fault_of
+
+    if arguments.text(wanted, "plugin_version") and (fault := fault_of(wanted)):
+        raise InvalidArgument.of("plugin_version", fault)
+    return wanted
 
 
 def duration_ms(duration: models.Duration, field: str) -> int:

@@ -61,6 +61,7 @@ def task_info(task: scheduler.Task, encryption: Encryption | None = None) -> mod
         traceparent=task.traceparent,
         tracestate=task.tracestate,
         encrypted=undecrypted,
+        plugin_version=task.plugin_version,
     )
 
 
@@ -266,6 +267,8 @@ def _attempt(message: scheduler.Attempt) -> models.Attempt:
         reason=message.reason,
         fence=message.fence,
         traceparent=message.traceparent,
+        plugin=message.plugin,
+        plugin_version=message.plugin_version,
     )
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar
 
 from gowork.base.annotations import result_type
 from gowork.base.typed_values import UnreadableType, reader_of
+from gowork.client._models import NewTask
 from gowork.client.errors import ResultError
 
 if TYPE_CHECKING:
@@ -80,6 +81,30 @@ class TakesPayloadAsync(Protocol[_PayloadT_contra, _ReturnT_co]):
     """An `async def` handler `(payload)`."""
 
     def __call__(self, payload: _PayloadT_contra, /) -> Coroutine[Any, Any, _ReturnT_co]: ...
+
+
+class Functions:
+    """By which decorated function the results of many tasks are read.
+
+    Args:
+        function: that of the tasks that name no handler of their own; None where only a name is known.
+    """
+
+    __slots__ = ("_function", "_others")
+
+    def __init__(self, function: Callable[..., Any] | None) -> None:
+        self._function = function
+        #: {id of a task that is not acknowledged yet and has a handler of its own: its function}
+        self._others: dict[str, Callable[..., Any] | None] = {}
+
+    def note(self, id: str, task: NewTask) -> None:
+        """Notes the handler of a task that may have its own."""
+        if task.handler is not None:
+            self._others[id] = task.handler if callable(task.handler) else None
+
+    def of(self, id: str) -> Callable[..., Any] | None:
+        """Returns the function of a task that was acknowledged."""
+        return self._others.pop(id, self._function) if self._others else self._function
 
 
 def annotated_result(function: Callable[..., Any]) -> Any:

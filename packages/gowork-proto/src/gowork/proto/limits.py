@@ -56,6 +56,8 @@ PLUGIN_ERROR_BYTES_MAX = 1024
 HANDLER_FORM_BYTES_MAX = 64
 #: Longest name and version of a plugin, in bytes of UTF-8.
 PLUGIN_NAME_BYTES_MAX = 128
+#: Longest range of versions that a task may ask for (Task.plugin_version), in bytes.
+PLUGIN_RANGE_BYTES_MAX = 128
 #: Largest description of a handler (HandlerDescription.text), in bytes, and the hex digits of its digest.
 HANDLER_DESCRIPTION_BYTES_MAX = 64 << 10
 HANDLER_DIGEST_DIGITS = 32

@@ -15,9 +15,10 @@ from gowork.cli.group import EXIT_FAILED
 from gowork.cli.options import CommonOptions, OutputFormat, common_options, pass_common
 from gowork.cli.output import harmless, write_record
 from gowork.cli.parameters import duration, pairs, time
+from gowork.cli.payload_checks import PayloadChecks
 from gowork.cli.records import task_record
 from gowork.cli.waiting import spinning
-from gowork.client import Client, InvalidArgument, Priority, TaskInfo, TaskOptions, TaskStatus, TaskView
+from gowork.client import Priority, TaskInfo, TaskOptions, TaskStatus, TaskView
 
 _PRIORITIES = [priority for priority in Priority if priority is not Priority.UNSPECIFIED]
 
@@ -37,7 +38,8 @@ A FILE has a task on each line. The options of a line replace those given here:
   {"payload": {"image": "a.png"}}
   {"payload": "text", "id": "b", "handler": "crop", "priority": "HIGH", "queue": "images",
    "labels": {"team": "web"}, "selector": {"gpu": "yes"}, "in": "10m", "at": "2026-12-24T03:00",
-   "time_limit": "30s", "expires_in": "1h", "max_attempts": 3, "concurrency_key": "user-7"}"""
+   "time_limit": "30s", "expires_in": "1h", "max_attempts": 3, "concurrency_key": "user-7",
+   "plugin_version": ">=1.2,<2"}"""
 )
 @click.argument("words", metavar="[ID] PAYLOAD", nargs=-1)
 @click.option(
@@ -81,6 +83,11 @@ A FILE has a task on each line. The options of a line replace those given here:
     metavar="KEY",
     help="The concurrency key. Tasks of a queue with the same key share a limit; see gowork queues set.",
 )
+@click.option(
+    "--plugin-version",
+    metavar="RANGE",
+    help="Only workers that have the handler from a plugin of such a version may run the task, as in '>=1.2,<2'.",
+)
 @click.option("--max-attempts", type=click.IntRange(1, 1000), help="How many attempts the task has.")
 @click.option(
     "--wait",
@@ -94,7 +101,7 @@ A FILE has a task on each line. The options of a line replace those given here:
 @click.option(
     "--no-check",
     is_flag=True,
-    help="Send the payload even if the handler, as workers describe it, does not take it.",
+    help="Send payloads even if their handler, as workers describe it, does not take them.",
 )
 @click.option(
     "--file",
@@ -133,12 +140,12 @@ def add(
     if file is not None:
         if words:
             raise click.UsageError("give a PAYLOAD or a --file, not both")
-        add_file(common, file, options, wait=wait, timeout=timeout)
+        add_file(common, file, options, wait=wait, timeout=timeout, checks=not no_check)
         return
     task_id, payload = _words(words, options)
     with common.client() as client:
         if (handler := options.get("handler")) and not no_check:
-            _check(client, payload, handler)
+            PayloadChecks(client).check(payload, handler, options.get("plugin_version") or "")
         handle = client.schedule(payload, id=task_id, **options)
     if wait:
         # The id is printed at once, so that the task can be found if the wait is interrupted. Standard output is kept
@@ -170,23 +177,6 @@ def _payload(data: bytes) -> msgspec.Raw | bytes:
     except UnicodeDecodeError:
         return data
     return msgspec.Raw(data)
-
-
-def _check(client: Client, payload: object, handler: str) -> None:
-    """Checks a payload before it is sent, and warns of a handler that no worker has.
-
-    Raises:
-        click.ClickException: when the handler does not take the payload.
-    """
-    try:
-        warning = client.check_payload(payload, handler=handler)
-    except InvalidArgument as error:
-        raise click.ClickException(
-            f"the handler {handler!r} does not take this: {error}; see gowork handlers {handler}, or send it with "
-            "--no-check"
-        ) from error
-    if warning:
-        click.echo(harmless(f"gowork: {warning}"), err=True)
 
 
 def _print_result(common: CommonOptions, task: TaskInfo) -> None:

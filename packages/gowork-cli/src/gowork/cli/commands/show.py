@@ -73,6 +73,7 @@ def _facts(task: TaskInfo) -> Table:
     add("concurrency key", task.concurrency_key)
     add("labels", _pairs(dict(task.labels)))
     add("selector", _pairs(dict(task.selector)))
+    add("plugin version", task.plugin_version)
     add("payload", _content(task, "payload", task.data) or task.payload)
     for name, moment in (
         ("scheduled", task.created_at),
@@ -112,6 +113,7 @@ def _content(task: TaskInfo, part: str, data: bytes) -> str:
 def _timeline(attempts: tuple[Attempt, ...], now: datetime) -> Table:
     """Makes a table of the attempts, each with a bar that shows when it ran, all on one scale."""
     traces = [sampled_trace_id(attempt.traceparent) for attempt in attempts]
+    plugins = [f"{attempt.plugin} {attempt.plugin_version}".strip() for attempt in attempts]
     names = (
         "ATTEMPT",
         "OUTCOME",
@@ -120,6 +122,7 @@ def _timeline(attempts: tuple[Attempt, ...], now: datetime) -> Table:
         "TOOK",
         "TIMELINE",
         "REASON",
+        *(["PLUGIN"] if any(plugins) else []),
         *(["TRACE"] if any(traces) else []),
     )
     rows = table(*names, numbers=("ATTEMPT", "TOOK"))
@@ -127,7 +130,7 @@ def _timeline(attempts: tuple[Attempt, ...], now: datetime) -> Table:
     ends = [attempt.ended_at or now for attempt in attempts]
     first, last = min(starts), max(*ends, *starts)
     scale = _TIMELINE_COLUMNS / max((last - first).total_seconds(), 0.001)
-    for attempt, start, end, trace in zip(attempts, starts, ends, traces, strict=True):
+    for attempt, start, end, plugin, trace in zip(attempts, starts, ends, plugins, traces, strict=True):
         running = attempt.outcome is AttemptOutcome.UNSPECIFIED
         word = "RUNNING" if running else attempt.outcome
         offset = min(int((start - first).total_seconds() * scale), _TIMELINE_COLUMNS - 1)
@@ -141,6 +144,7 @@ def _timeline(attempts: tuple[Attempt, ...], now: datetime) -> Table:
             span(end - start) if attempt.started_at else "",
             bar,
             plain(attempt.reason),
+            *([plain(plugin)] if any(plugins) else []),
             *([trace] if any(traces) else []),
         )
     return rows

@@ -28,6 +28,7 @@ from gowork.client._leader_fields import THE_ORIGINAL, goes_beyond
 from gowork.client._models import NewTask, RunOptions, TaskFilter, TaskInfo, TaskOptions, TaskView
 from gowork.client._typed import (
     ContextT,
+    Functions,
     Payload,
     PayloadT,
     ReturnT,
@@ -180,17 +181,68 @@ class AsyncClient(AsyncOperations):
         function = options.get("handler")
         return AsyncTaskHandle(self, task.id, function if callable(function) else None)
 
+    @overload
+    def schedule_many(
+        self,
+        payloads: Iterable[Payload[PayloadT]] | AsyncIterable[Payload[PayloadT]],
+        *,
+        handler: TakesBothAsync[PayloadT, ReturnT],
+        **options: Unpack[RunOptions],
+    ) -> AsyncIterator[AsyncTaskHandle[ReturnT]]: ...
+    @overload
+    def schedule_many(
+        self,
+        payloads: Iterable[Payload[PayloadT]] | AsyncIterable[Payload[PayloadT]],
+        *,
+        handler: TakesBoth[PayloadT, ReturnT],
+        **options: Unpack[RunOptions],
+    ) -> AsyncIterator[AsyncTaskHandle[ReturnT]]: ...
+    @overload
+    def schedule_many(
+        self,
+        payloads: Iterable[Payload[PayloadT]] | AsyncIterable[Payload[PayloadT]],
+        *,
+        handler: TakesPayloadAsync[PayloadT, ReturnT],
+        **options: Unpack[RunOptions],
+    ) -> AsyncIterator[AsyncTaskHandle[ReturnT]]: ...
+    @overload
+    def schedule_many(
+        self,
+        payloads: Iterable[Payload[PayloadT]] | AsyncIterable[Payload[PayloadT]],
+        *,
+        handler: TakesPayload[PayloadT, ReturnT],
+        **options: Unpack[RunOptions],
+    ) -> AsyncIterator[AsyncTaskHandle[ReturnT]]: ...
+    @overload
+    def schedule_many(
+        self,
+        payloads: Iterable[NewTask] | AsyncIterable[NewTask],
+        *,
+        handler: Callable[..., Any],
+        **options: Unpack[RunOptions],
+    ) -> AsyncIterator[AsyncTaskHandle[Any]]: ...
+    @overload
+    def schedule_many(
+        self,
+        payloads: Iterable[object] | AsyncIterable[object],
+        *,
+        handler: str | None = None,
+        **options: Unpack[RunOptions],
+    ) -> AsyncIterator[AsyncTaskHandle[Any]]: ...
     def schedule_many(
         self,
         payloads: Iterable[object] | AsyncIterable[object],
         **options: Unpack[TaskOptions],
-    ) -> AsyncIterator[AsyncTaskHandle]:
+    ) -> AsyncIterator[AsyncTaskHandle[Any]]:
         """Schedules any number of tasks in batches, and yields a handle for each acknowledged task, in order.
 
         It works while it is iterated, and at most four batches are on their way, so that the payloads may come from an
         endless generator. A batch is sent when it is full, or when a payload comes 20 ms or more after its first. An
         asyncio client sends a batch of an asynchronous source after 20 ms even if no payload comes, and yields its
         handles when the next payload comes.
+
+        With the decorated function as handler, type checkers check the payloads, and the handles' results have the
+        function's return type, except those of NewTasks that name another handler.
 
         Args:
             payloads: each as for schedule, or a NewTask with options of its own.
@@ -202,7 +254,10 @@ class AsyncClient(AsyncOperations):
             AlreadyExists, CallError: as for schedule.
         """
         encoder = requests.TaskEncoder(options, encryption=self._settings.encryption)
-        return self._schedule_many(stepped(payloads, "payloads"), encoder)
+        function = options.get("handler")
+        return self._schedule_many(
+            stepped(payloads, "payloads"), encoder, Functions(function if callable(function) else None)
+        )
 
     def handle(self, id: str) -> AsyncTaskHandle:
         """Returns a handle for a task that was scheduled elsewhere. It makes no call."""
@@ -340,8 +395,8 @@ class AsyncClient(AsyncOperations):
         return AsyncWatch(self._connection, self._settings, request, on_removed)
 
     async def _check_item(self, encoder: requests.TaskEncoder, item: object) -> None:
-        handler, text, data, form = encoder.unencrypted(item)
-        if handler and (warning := await self._check(handler, text, data, form)):
+        handler, wanted, encoded = encoder.unencrypted(item)
+        if handler and (warning := await self._check(handler, wanted, *encoded)):
             _log.warning("a task may wait for a handler", extra={"handler": handler, "reason": warning})
 
     async def _send(self, task: scheduler.Task) -> None:
@@ -376,8 +431,8 @@ class AsyncClient(AsyncOperations):
                     await asyncio.sleep(pause)
 
     async def _schedule_many(
-        self, payloads: AsyncIterator[object], encoder: requests.TaskEncoder
-    ) -> AsyncIterator[AsyncTaskHandle]:
+        self, payloads: AsyncIterator[object], encoder: requests.TaskEncoder, functions: Functions
+    ) -> AsyncIterator[AsyncTaskHandle[Any]]:
         if await self._calls.fit(lambda leader: encoder.fit(leader, self.address)) is THE_ORIGINAL:
             raise await self._calls.too_old("ScheduleTasks")
         with Flights(self._connection.schedule_tasks, self._settings) as flights:
@@ -385,14 +440,16 @@ class AsyncClient(AsyncOperations):
                 if self._checks_all:
                     await self._check_item(encoder, payload)
                 id, entry = encoder.entry(payload)
+                if type(payload) is NewTask:
+                    functions.note(id, payload)
                 if flights.add(id, entry):
                     while ids := await flights.landed():
                         for id in ids:
-                            yield AsyncTaskHandle(self, id)
+                            yield AsyncTaskHandle(self, id, functions.of(id))
             flights.send()
             while ids := await flights.next_landed():
                 for id in ids:
-                    yield AsyncTaskHandle(self, id)
+                    yield AsyncTaskHandle(self, id, functions.of(id))
 
     async def _tasks(self, request: scheduler.ListTasksRequest) -> AsyncIterator[TaskInfo]:
         while True:

@@ -30,7 +30,7 @@ from gowork.client._filters import filter_expression
 from gowork.client._handler_models import HandlerInfo
 from gowork.client._leader_models import LeaderInfo, Leaders, StoreComparison
 from gowork.client._models import Duration, Member, Stats, TaskFilter
-from gowork.client._payload_checks import PayloadChecks, check, need_jsonschema
+from gowork.client._payload_checks import PayloadChecks, check, need_jsonschema, within
 from gowork.client._payloads import encode_payload
 from gowork.client._queue_models import Explanation, Queue
 from gowork.client.errors import LeaderTooOld, PermissionDenied
@@ -148,7 +148,7 @@ class AsyncOperations:
             if not request.page_token:
                 return found
 
-    async def check_payload(self, payload: object, *, handler: object) -> str:
+    async def check_payload(self, payload: object, *, handler: object, plugin_version: str = "") -> str:
         """Checks a payload against the schemas that workers give of a handler, as check_payloads does before each task.
 
         What the leader told is believed for 30 s. Nothing is checked where the leader cannot tell, or may not.
@@ -156,19 +156,21 @@ class AsyncOperations:
         Args:
             payload: as for schedule.
             handler: the handler's name, or the function that @handler decorated.
+            plugin_version: the versions of the handler's plugin that may run the task; empty for any.
 
         Returns:
-            A warning when no worker has the handler now, with the most similar names; else an empty text.
+            A warning when no worker has the handler now, with the most similar names, or has it in such a version; else
+            an empty text.
 
         Raises:
             InvalidArgument: when no version of the handler takes the payload. The error names the field.
             ImportError: when jsonschema is not installed, which gowork-client[schemas] brings.
             CallError: when the leader refused otherwise, or could not be reached.
         """
-        text, data, form = encode_payload(payload)
-        return await self._check(requests.handler_name(handler), text, data, form)
+        wanted = requests.version_range(plugin_version)
+        return await self._check(requests.handler_name(handler), wanted, *encode_payload(payload))
 
-    async def _check(self, handler: str, text: str, data: bytes, form: int) -> str:
+    async def _check(self, handler: str, wanted: str, text: str, data: bytes, form: int) -> str:
         known = self._checks.get(handler)
         if known is None:
             try:
@@ -178,6 +180,8 @@ class AsyncOperations:
                 return ""
             known = self._checks.put(handler, found, others)
         versions, warning = known
+        if wanted and versions:
+            versions, warning = within(versions, handler, wanted)
         check(versions, text, data, form)
         return warning
 

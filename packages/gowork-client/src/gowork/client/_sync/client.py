@@ -29,6 +29,7 @@ from gowork.client._sync.streams import WaitStream, finished, merged, stepped
 from gowork.client._sync.watches import Watch
 from gowork.client._typed import (
     ContextT,
+    Functions,
     Payload,
     PayloadT,
     ReturnT,
@@ -181,17 +182,68 @@ class Client(Operations):
         function = options.get("handler")
         return TaskHandle(self, task.id, function if callable(function) else None)
 
+    @overload
+    def schedule_many(
+        self,
+        payloads: Iterable[Payload[PayloadT]],
+        *,
+        handler: TakesBothAsync[PayloadT, ReturnT],
+        **options: Unpack[RunOptions],
+    ) -> Iterator[TaskHandle[ReturnT]]: ...
+    @overload
+    def schedule_many(
+        self,
+        payloads: Iterable[Payload[PayloadT]],
+        *,
+        handler: TakesBoth[PayloadT, ReturnT],
+        **options: Unpack[RunOptions],
+    ) -> Iterator[TaskHandle[ReturnT]]: ...
+    @overload
+    def schedule_many(
+        self,
+        payloads: Iterable[Payload[PayloadT]],
+        *,
+        handler: TakesPayloadAsync[PayloadT, ReturnT],
+        **options: Unpack[RunOptions],
+    ) -> Iterator[TaskHandle[ReturnT]]: ...
+    @overload
+    def schedule_many(
+        self,
+        payloads: Iterable[Payload[PayloadT]],
+        *,
+        handler: TakesPayload[PayloadT, ReturnT],
+        **options: Unpack[RunOptions],
+    ) -> Iterator[TaskHandle[ReturnT]]: ...
+    @overload
+    def schedule_many(
+        self,
+        payloads: Iterable[NewTask],
+        *,
+        handler: Callable[..., Any],
+        **options: Unpack[RunOptions],
+    ) -> Iterator[TaskHandle[Any]]: ...
+    @overload
+    def schedule_many(
+        self,
+        payloads: Iterable[object],
+        *,
+        handler: str | None = None,
+        **options: Unpack[RunOptions],
+    ) -> Iterator[TaskHandle[Any]]: ...
     def schedule_many(
         self,
         payloads: Iterable[object],
         **options: Unpack[TaskOptions],
-    ) -> Iterator[TaskHandle]:
+    ) -> Iterator[TaskHandle[Any]]:
         """Schedules any number of tasks in batches, and yields a handle for each acknowledged task, in order.
 
         It works while it is iterated, and at most four batches are on their way, so that the payloads may come from an
         endless generator. A batch is sent when it is full, or when a payload comes 20 ms or more after its first. An
         asyncio client sends a batch of an asynchronous source after 20 ms even if no payload comes, and yields its
         handles when the next payload comes.
+
+        With the decorated function as handler, type checkers check the payloads, and the handles' results have the
+        function's return type, except those of NewTasks that name another handler.
 
         Args:
             payloads: each as for schedule, or a NewTask with options of its own.
@@ -203,7 +255,10 @@ class Client(Operations):
             AlreadyExists, CallError: as for schedule.
         """
         encoder = requests.TaskEncoder(options, encryption=self._settings.encryption)
-        return self._schedule_many(stepped(payloads, "payloads"), encoder)
+        function = options.get("handler")
+        return self._schedule_many(
+            stepped(payloads, "payloads"), encoder, Functions(function if callable(function) else None)
+        )
 
     def handle(self, id: str) -> TaskHandle:
         """Returns a handle for a task that was scheduled elsewhere. It makes no call."""
@@ -339,8 +394,8 @@ class Client(Operations):
         return Watch(self._connection, self._settings, request, on_removed)
 
     def _check_item(self, encoder: requests.TaskEncoder, item: object) -> None:
-        handler, text, data, form = encoder.unencrypted(item)
-        if handler and (warning := self._check(handler, text, data, form)):
+        handler, wanted, encoded = encoder.unencrypted(item)
+        if handler and (warning := self._check(handler, wanted, *encoded)):
             _log.warning("a task may wait for a handler", extra={"handler": handler, "reason": warning})
 
     def _send(self, task: scheduler.Task) -> None:
@@ -374,7 +429,9 @@ class Client(Operations):
                         raise self._calls.too_old("WaitTask") from None
                     time.sleep(pause)
 
-    def _schedule_many(self, payloads: Iterator[object], encoder: requests.TaskEncoder) -> Iterator[TaskHandle]:
+    def _schedule_many(
+        self, payloads: Iterator[object], encoder: requests.TaskEncoder, functions: Functions
+    ) -> Iterator[TaskHandle[Any]]:
         if self._calls.fit(lambda leader: encoder.fit(leader, self.address)) is THE_ORIGINAL:
             raise self._calls.too_old("ScheduleTasks")
         with Flights(self._connection.schedule_tasks, self._settings) as flights:
@@ -382,14 +439,16 @@ class Client(Operations):
                 if self._checks_all:
                     self._check_item(encoder, payload)
                 id, entry = encoder.entry(payload)
+                if type(payload) is NewTask:
+                    functions.note(id, payload)
                 if flights.add(id, entry):
                     while ids := flights.landed():
                         for id in ids:
-                            yield TaskHandle(self, id)
+                            yield TaskHandle(self, id, functions.of(id))
             flights.send()
             while ids := flights.next_landed():
                 for id in ids:
-                    yield TaskHandle(self, id)
+                    yield TaskHandle(self, id, functions.of(id))
 
     def _tasks(self, request: scheduler.ListTasksRequest) -> Iterator[TaskInfo]:
         while True:

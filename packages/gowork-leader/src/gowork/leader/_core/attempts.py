@@ -74,7 +74,7 @@ def complete(
     if execution_us:
         started_ms = max(started_ms, wall_ms - execution_us // 1000)
     fence, grants, worker, attempts = standing.fence, standing.grants, standing.worker, standing.attempts
-    ended = Attempt(grants, worker, started_ms, wall_ms, _COMPLETED, reason, fence, trace)
+    ended = Attempt(grants, worker, started_ms, wall_ms, _COMPLETED, reason, fence, trace, standing.plugin)
     return Standing(
         COMPLETED,
         standing.created_ms,
@@ -121,7 +121,15 @@ def settle(standing: Standing, report: Report, policy: RetryPolicy | None, wall_
     if report.execution_us:
         started_ms = max(started_ms, wall_ms - report.execution_us // 1000)
     ended = Attempt(
-        standing.grants, standing.worker, started_ms, wall_ms, outcome, reason, standing.fence, report.trace
+        standing.grants,
+        standing.worker,
+        started_ms,
+        wall_ms,
+        outcome,
+        reason,
+        standing.fence,
+        report.trace,
+        standing.plugin,
     )
     history = (*standing.attempts[1 - ATTEMPTS_KEPT :], ended) if standing.attempts else (ended,)
     used, lost_alone, suspect, failure = standing.attempts_used, standing.lost_alone, standing.suspect, report.failure
@@ -208,7 +216,15 @@ def requeue(
         began: False when the handler certainly never saw the task: then the attempt is always uncounted.
     """
     ended = Attempt(
-        standing.grants, standing.worker, standing.started_ms, wall_ms, outcome, reason, standing.fence, trace
+        standing.grants,
+        standing.worker,
+        standing.started_ms,
+        wall_ms,
+        outcome,
+        reason,
+        standing.fence,
+        trace,
+        standing.plugin,
     )
     attempts = (*standing.attempts[1 - ATTEMPTS_KEPT :], ended)
     if standing.cancel_requested:
@@ -219,6 +235,7 @@ def requeue(
             cancel_requested=False,
             attempts=attempts,
             uncounted=0,
+            plugin=None,
         )
     back = _taken_back(standing, policy, reason, wall_ms, began=began)
     finished = back.status is not Status.PENDING
@@ -231,6 +248,7 @@ def requeue(
         not_before_ms=wall_ms + back.delay_ms if back.delay_ms and not finished else 0,
         attempts=attempts,
         uncounted=0 if finished else back.uncounted,
+        plugin=None,
     )
 
 

@@ -20,7 +20,7 @@ from gowork.leader._core.decision import Decision
 from gowork.leader._core.dialled import dialled
 from gowork.leader._core.forms import fits, open_forms
 from gowork.leader._core.lanes import Group
-from gowork.leader._core.model import RUNNING, Now, Spec, Standing, Task
+from gowork.leader._core.model import RUNNING, HandlerPolicy, Now, Plugin, Spec, Standing, Task
 from gowork.leader._core.queues import Queue
 from gowork.leader._core.roster import Entry, Need, Ranking
 from gowork.leader._core.state import Callback, State, Worker
@@ -95,16 +95,19 @@ def _grant(
     grants: dict[Worker, list[ef.Grant]],
 ) -> None:
     """Grants tasks of one group, each to its worker; `fence` is the last one that was given."""
-    wall_ms, changes = now.wall_ms, decision.changes
-    is_mixed = members.are_mixed(tasks[0].spec.lane.handler)
-    last, granted = None, []
+    wall_ms, changes, handler = now.wall_ms, decision.changes, tasks[0].spec.lane.handler
+    is_mixed = members.are_mixed(handler)
+    last, granted, policy, plugin = None, [], None, None
     for task, worker in zip(tasks, workers, strict=True):
         fence += 1
         if worker is not last:
             last, granted = worker, grants.setdefault(worker, [])
+            # The hot path among many workers: this is `policy_for` without its call.
+            policy = worker.policies.get(handler) if handler else worker.default_policy
+            plugin = None if policy is None else policy.plugin
         old, spec = task.standing, task.spec
-        changes.append(ch.TaskMoved(spec.id, _running(old, fence, worker.name, worker.instance, wall_ms)))
-        others = is_mixed and _others_may_fit(members, spec, worker, old.unfit)
+        changes.append(ch.TaskMoved(spec.id, _running(old, fence, worker.name, worker.instance, wall_ms, plugin)))
+        others = is_mixed and policy is not None and _others_may_fit(members, spec, policy, old.unfit)
         previous = previous_of(old.attempts) if old.attempts else ""
         granted.append(ef.Grant(fence, old.grants + 1, old.suspect, spec, previous, old.attempts_used, others))
 
@@ -117,11 +120,13 @@ def _dial(task: Task, callback: Callback, fence: int, now: Now, decision: Decisi
     decision.effects.append(ef.StartWork(callback.id, callback.address, fence, spec, old.grants + 1))
 
 
-def _running(old: Standing, fence: int, name: str, instance: str, wall_ms: int) -> Standing:
+def _running(
+    old: Standing, fence: int, name: str, instance: str, wall_ms: int, plugin: Plugin | None = None
+) -> Standing:
     """Where a pending task stands when a member with this name and instance has been given it."""
     if not old.grants:
         # It has no past, nor had it one that a retry left. Each field that is not given is time saved for each task.
-        return Standing(RUNNING, old.created_ms, fence, 1, 0, name, instance, wall_ms)
+        return Standing(RUNNING, old.created_ms, fence, 1, 0, name, instance, wall_ms, plugin=plugin)
     return Standing(
         RUNNING,
         old.created_ms,
@@ -137,13 +142,13 @@ def _running(old: Standing, fence: int, name: str, instance: str, wall_ms: int) 
         suspect=old.suspect,
         uncounted=old.uncounted,
         unfit=old.unfit,
+        plugin=plugin,
     )
 
 
-def _others_may_fit(members: _Members, spec: Spec, holder: Worker, unfit: tuple[str, ...]) -> bool:
-    policy = holder.policy_for(spec.lane.handler)
+def _others_may_fit(members: _Members, spec: Spec, policy: HandlerPolicy, unfit: tuple[str, ...]) -> bool:
     forms = members.forms(spec.lane.handler, spec.lane.selector)
-    return policy is not None and not forms.issubset((*unfit, policy.form))
+    return not forms.issubset((*unfit, policy.form))
 
 
 class _Turn:

@@ -5,6 +5,7 @@ It applies the same rules as `dispatch` to the same state. A test compares the t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 from msgspec import Struct
@@ -15,6 +16,7 @@ from gowork.leader._core.holders import holders_of
 from gowork.leader._core.lanes import Lane
 from gowork.leader._core.model import (
     FailureKind,
+    HandlerPolicy,
     HeartbeatStatus,
     LaneKey,
     Liveness,
@@ -26,11 +28,14 @@ from gowork.leader._core.model import (
     WaitCode,
 )
 from gowork.leader._core.queues import Queue
+from gowork.leader._core.ranges import labels_of, range_of
 from gowork.leader._core.state import Callback, State, Worker
 
 #: How many members an explanation names, and how many tasks ahead of a task it counts.
 VERDICTS_MAX = 1_000
 AHEAD_MAX = 100_000
+#: How many versions of a plugin an explanation names.
+VERSIONS_NAMED_MAX = 5
 
 _FAILED = {FailureKind.EXPIRED: WaitCode.EXPIRED, FailureKind.QUARANTINED: WaitCode.QUARANTINED}
 #: {outcome: words for it}; for other outcomes the words are "was" and the outcome's name.
@@ -90,7 +95,11 @@ def explain(state: State, task: Task, now: Now, *, verbose: bool = False) -> Exp
     verdicts = _verdicts(state, key, standing.unfit, binary=task.spec.binary)
     members = _members_reason(key.handler, key.selector, [verdict.code for verdict in verdicts])
     if members is not None:
-        reasons.append(_held_up(state, key, members, now) if members.code is WaitCode.NO_SLOT else members)
+        if members.code is WaitCode.NO_SLOT:
+            members = _held_up(state, key, members, now)
+        elif members.code is WaitCode.PLUGIN_VERSION:
+            members = _out_of_range(state, key, members)
+        reasons.append(members)
     told = tuple(verdicts[:VERDICTS_MAX]) if verbose else ()
     return Explanation(tuple(reasons), told, 0 if queue is None else _ahead(queue, task))
 
@@ -228,9 +237,12 @@ def _verdicts(state: State, key: LaneKey, unfit: tuple[str, ...] = (), *, binary
 def _worker_verdict(worker: Worker, handler: str, selector: _Selector, unfit: tuple[str, ...]) -> Verdict:
     if worker.policy_for(handler) is None:
         return Verdict(worker.name, WaitCode.NO_HANDLER, f"it does not have {_handler(handler)}")
-    missing = [f"{key}={value}" for key, value in selector if worker.labels.get(key) != value]
+    missing = [f"{key}={value}" for key, value in labels_of(selector) if worker.labels.get(key) != value]
     if missing:
         return Verdict(worker.name, WaitCode.SELECTOR, f"it does not carry {', '.join(missing)}")
+    if not worker.can_run(handler, selector):
+        has = _version(worker.policy_for(handler))
+        return Verdict(worker.name, WaitCode.PLUGIN_VERSION, f"it has {has}, and the task takes {range_of(selector)}")
     if not fits(worker.policy_for(handler), unfit):
         return Verdict(worker.name, WaitCode.UNFIT, "the task's payload does not fit its form of the handler")
     if worker.liveness is Liveness.DRAINING:
@@ -243,8 +255,10 @@ def _worker_verdict(worker: Worker, handler: str, selector: _Selector, unfit: tu
 def _callback_verdict(callback: Callback, handler: str, selector: _Selector, binary: bool) -> Verdict:
     if handler:
         return Verdict(callback.id, WaitCode.NO_HANDLER, "a callback worker runs only tasks that name no handler")
-    if selector:
+    if labels_of(selector):
         return Verdict(callback.id, WaitCode.SELECTOR, "a callback worker carries no labels")
+    if selector:
+        return Verdict(callback.id, WaitCode.PLUGIN_VERSION, "a callback worker tells no version of a plugin")
     if binary:
         return Verdict(callback.id, WaitCode.UNFIT, "a callback worker takes no binary payload")
     if callback.draining:
@@ -282,9 +296,13 @@ def _members_reason(handler: str, selector: _Selector, codes: list[WaitCode | No
     if WaitCode.UNFIT in codes:
         message = "its payload does not fit the handler of any connected worker; a worker that is not connected may"
         return Reason(WaitCode.UNFIT, message, "start a worker whose handler reads the payload")
+    if WaitCode.PLUGIN_VERSION in codes:
+        message = f"no worker has {_handler(handler)} from a plugin whose version is within {range_of(selector)}"
+        advice = "start a worker with such a version, or schedule the task anew with another range"
+        return Reason(WaitCode.PLUGIN_VERSION, message, advice)
     unlabelled = codes.count(WaitCode.SELECTOR)
     if unlabelled:
-        wanted = ", ".join(f"{key}={value}" for key, value in selector)
+        wanted = ", ".join(f"{key}={value}" for key, value in labels_of(selector))
         message = f"none of the {unlabelled} worker(s) that have the handler carries the labels {wanted}"
         return Reason(WaitCode.SELECTOR, message, "start a worker with these labels: `--label KEY=VALUE`")
     what = f"no worker has {_handler(handler)}" if codes else "no worker is connected"
@@ -305,6 +323,27 @@ def _held_up(state: State, key: LaneKey, reason: Reason, now: Now) -> Reason:
         # for this one.
         advice += "; if the tasks that hold the slots wait for this one, nothing goes on: give it a worker of its own"
     return replace(reason, message=f"{reason.message}: {holders.told()}", advice=advice)
+
+
+def _out_of_range(state: State, key: LaneKey, reason: Reason) -> Reason:
+    """Returns the reason with the versions that are connected, of workers with the labels, the most frequent first."""
+    labels = labels_of(key.selector)
+    counts = Counter(
+        _version(worker.policy_for(key.handler))
+        for worker in state.connections.values()
+        if worker.can_run(key.handler, labels)
+    )
+    if not counts:
+        return reason
+    named = [f"{version} ({workers} worker{'s' if workers > 1 else ''})" for version, workers in counts.most_common()]
+    more = [f"{len(named) - VERSIONS_NAMED_MAX} more"] if len(named) > VERSIONS_NAMED_MAX else []
+    return replace(reason, message=f"{reason.message}; there is {', '.join(named[:VERSIONS_NAMED_MAX] + more)}")
+
+
+def _version(policy: HandlerPolicy | None) -> str:
+    if policy is None or policy.plugin is None:
+        return "a plugin without a version"
+    return f"{policy.plugin.name} {policy.plugin.version or 'without a version'}"
 
 
 def _handler(handler: str) -> str:

@@ -126,6 +126,7 @@ class WaitCode(enum.IntEnum):
     UNREACHABLE = 16
     MEMBER_FAILED = 17
     UNFIT = 18
+    PLUGIN_VERSION = 19
 
 
 class Liveness(enum.IntEnum):
@@ -167,8 +168,16 @@ class Failure(Struct, frozen=True, array_like=True, gc=False):
     traceback: str = ""
 
 
+class Plugin(Struct, frozen=True, array_like=True, gc=False):
+    """The plugin that a worker's handler comes from, as its Hello told. It is stored, so new fields go at the end."""
+
+    name: str
+    #: The version of its distribution; empty where there is none.
+    version: str = ""
+
+
 class Attempt(Struct, frozen=True, array_like=True, gc=False):
-    """One ended run of a task."""
+    """One ended run of a task. It is stored, so new fields go at the end."""
 
     #: Counts the task's grants from 1.
     number: int
@@ -180,6 +189,8 @@ class Attempt(Struct, frozen=True, array_like=True, gc=False):
     fence: int
     #: The traceparent of the attempt's span; empty when it was not traced.
     trace: str = ""
+    #: By which plugin it was run; None when that is not known.
+    plugin: Plugin | None = None
 
 
 class Progress(Struct, frozen=True, gc=False):
@@ -200,7 +211,8 @@ class LaneKey(NamedTuple):
     priority: Priority
     #: Empty for the worker's default handler.
     handler: str
-    #: Labels that the worker must carry, sorted by key.
+    #: Labels that the worker must carry, sorted by key; first the range of its plugin's version, if the task has one
+    #: (`ranges`).
     selector: tuple[tuple[str, str], ...]
     #: Tasks of one queue with the same key share a limit; empty: no key.
     concurrency_key: str = ""
@@ -313,6 +325,9 @@ class Standing(Struct, frozen=True, array_like=True, gc=False):
     result_is_empty_data: bool = False
     #: Forms of its handler that its payload was found not to fit.
     unfit: tuple[str, ...] = ()
+    #: While it runs: the plugin whose handler its worker has for it; None when that is not known. Tasks of one session
+    #: and handler share the object.
+    plugin: Plugin | None = None
 
 
 class Task(Struct, gc=False):
@@ -386,9 +401,9 @@ class HandlerPolicy(Struct, frozen=True, gc=False):
     retry: RetryPolicy | None = None
     #: What payloads it reads; empty when it reads any, or does not say. See worker.v1.HandlerInfo.
     form: str = ""
-    #: The plugin that it comes from, its version, and the digest of its description; empty where it does not say.
-    plugin: str = ""
-    plugin_version: str = ""
+    #: The plugin that it comes from; None when the worker does not say.
+    plugin: Plugin | None = None
+    #: The digest of its description; empty when the worker does not say.
     digest: str = ""
 
 

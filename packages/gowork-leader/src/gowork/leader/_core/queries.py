@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from msgspec import Struct
 
-from gowork.leader._core.model import HeartbeatStatus, Liveness, Task
+from gowork.leader._core.model import HeartbeatStatus, Liveness, Plugin, Task
 from gowork.leader._core.queues import Queue
 from gowork.leader._core.state import Callback, Departed, State, Worker
+
+_UNKNOWN = Plugin("")
 
 
 class MemberView(Struct, frozen=True):
@@ -96,7 +100,8 @@ def handlers(state: State) -> list[tuple[str, list[HandlerView]]]:
         if worker.connection is None:
             continue
         for policy in worker.policies.values():
-            version = (policy.plugin, policy.plugin_version, policy.digest)
+            plugin = policy.plugin or _UNKNOWN
+            version = (plugin.name, plugin.version, policy.digest)
             found.setdefault(policy.name, {}).setdefault(version, []).append(worker.name)
     return [
         (
@@ -127,8 +132,12 @@ def _worker_view(worker: Worker) -> MemberView:
         worker.joined_ms,
         worker.seen_ms,
         worker.plugin_errors,
-        tuple(sorted({(each.plugin, each.plugin_version) for each in worker.policies.values() if each.plugin})),
+        tuple(sorted({(plugin.name, plugin.version) for plugin in _plugins(worker) if plugin.name})),
     )
+
+
+def _plugins(worker: Worker) -> Iterable[Plugin]:
+    return (policy.plugin for policy in worker.policies.values() if policy.plugin is not None)
 
 
 def _callback_view(callback: Callback) -> MemberView:

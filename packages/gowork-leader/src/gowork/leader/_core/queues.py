@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from gowork.leader._core.lanes import Group, Lane
 from gowork.leader._core.model import LaneKey, Priority, QueueSettings, Task
+from gowork.leader._core.ranges import range_of
 
 _DEFAULTS = QueueSettings()
 _GroupKey = tuple[Priority, str, tuple[tuple[str, str], ...]]
@@ -105,6 +106,7 @@ class Queues:
         "hungry",
         "lanes",
         "loaded",
+        "ranges",
         "virtual",
         "waiting",
     )
@@ -126,6 +128,8 @@ class Queues:
         self.delayed = 0
         #: How many lanes there are.
         self.lanes = 0
+        #: {range of versions: how many lanes ask for it}
+        self.ranges: dict[str, int] = {}
         #: Lanes whose next tasks are to be paged in.
         self.hungry: dict[LaneKey, None] = {}
         #: The place that the order of queues has reached: the `virtual` of the queue that was last granted a task.
@@ -319,6 +323,8 @@ class Queues:
             lane = queue.lanes[key] = Lane(key, group)
             group.put(lane)
             self.lanes += 1
+            if wanted := range_of(key.selector):
+                self.ranges[wanted] = self.ranges.get(wanted, 0) + 1
         return lane
 
     def _drop(self, queue: Queue, lane: Lane) -> None:
@@ -327,6 +333,10 @@ class Queues:
         del queue.lanes[lane.key]
         self.hungry.pop(lane.key, None)
         self.lanes -= 1
+        if wanted := range_of(lane.key.selector):
+            self.ranges[wanted] -= 1
+            if not self.ranges[wanted]:
+                del self.ranges[wanted]
         group = lane.group
         group.drop(lane)
         if not len(group):

@@ -11,6 +11,7 @@ from gowork.leader._core.forms import Forms
 from gowork.leader._core.model import Brief, HandlerPolicy, HeartbeatStatus, Liveness, Task
 from gowork.leader._core.pending import Pending
 from gowork.leader._core.queues import Queues
+from gowork.leader._core.ranges import has_version, labels_of, range_of
 from gowork.leader._core.roster import Roster
 from gowork.leader._core.timers import Timers
 
@@ -186,11 +187,14 @@ class Worker:
         return self.draining or self.drain_ms is not None
 
     def can_run(self, handler: str, selector: tuple[tuple[str, str], ...]) -> bool:
-        """Whether the worker has the handler and the labels."""
-        if self.policy_for(handler) is None:
+        """Whether the worker has the handler, from a plugin of a version that the task takes, and the labels."""
+        policy = self.policy_for(handler)
+        if policy is None:
             return False
-        labels = self.labels
-        return all(labels.get(key) == value for key, value in selector)
+        wanted, labels = range_of(selector), self.labels
+        if wanted and not has_version(policy, wanted):
+            return False
+        return all(labels.get(key) == value for key, value in labels_of(selector))
 
 
 class Dialled:

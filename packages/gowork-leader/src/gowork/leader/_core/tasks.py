@@ -12,6 +12,7 @@ from gowork.leader._core import commands as cmd
 from gowork.leader._core import effects as ef
 from gowork.leader._core.decision import Decision
 from gowork.leader._core.model import Failure, FailureKind, Now, Spec, Standing, Status, Task
+from gowork.leader._core.ranges import RANGES_MAX, range_of
 from gowork.leader._core.state import State
 
 #: How many wrong tasks an error names.
@@ -89,6 +90,15 @@ def no_room(state: State, specs: Sequence[Spec]) -> cmd.Refused | None:
                 f"concurrency_key, and the limit is {settings.lanes_max}; try again when some have run"
             )
             return cmd.Refused(cmd.TOO_MANY_LANES, message)
+    if len(queues.ranges) + len(specs) > RANGES_MAX:
+        ranges = {range_of(spec.lane.selector) for spec in specs if spec.lane.selector}
+        new_ranges = len(ranges - queues.ranges.keys() - {""})
+        if new_ranges and len(queues.ranges) + new_ranges > RANGES_MAX:
+            message = (
+                f"plugin_version: the tasks that wait ask for {len(queues.ranges)} ranges, these for {new_ranges} "
+                f"more, and the limit is {RANGES_MAX}; use fewer ranges, or try again when some have run"
+            )
+            return cmd.Refused(cmd.TOO_MANY_RANGES, message)
     return None
 
 

@@ -20,6 +20,7 @@ from gowork.leader._core.model import (
     HeartbeatStatus,
     Liveness,
     Outcome,
+    Plugin,
     Progress,
     QueueSettings,
     Spec,
@@ -28,6 +29,7 @@ from gowork.leader._core.model import (
 )
 from gowork.leader._core.queries import MemberView
 from gowork.leader._core.queues import Queue
+from gowork.leader._core.ranges import RANGE_KEY, range_of
 from gowork.leader._replication.census import Census, LeaderView
 from gowork.leader._rpc.columns import SHORT_RESULT_CHARS, completions_from
 from gowork.leader._rpc.validation import check_follow_ups
@@ -45,6 +47,7 @@ _VIEW_FULL = scheduler_pb2.TASK_VIEW_FULL
 _VIEW_RESULT = scheduler_pb2.TASK_VIEW_RESULT
 _COMPLETED = scheduler_pb2.ATTEMPT_OUTCOME_COMPLETED
 _OUTCOMES = {int(outcome): outcome for outcome in Outcome}
+_UNKNOWN = Plugin("")
 _KINDS = {int(kind): kind for kind in FailureKind}
 
 
@@ -61,6 +64,9 @@ def task_message(spec: Spec, standing: Standing, view: int, progress: Progress |
     task.status = int(standing.status)  # type: ignore[assignment]
     task.priority = int(spec.lane.priority)  # type: ignore[assignment]
     task.queue = spec.lane.queue
+    if wanted := range_of(spec.lane.selector):
+        del task.selector[RANGE_KEY]
+        task.plugin_version = wanted
     if spec.delay_ms:
         task.run_at_ms = spec.run_at_ms
     if spec.expires_in_ms:
@@ -187,8 +193,7 @@ def hello_from(hello: session_pb2.Hello, connection: int, peer: str) -> cmd.Open
                 info.is_default,
                 retry_of(info.retry) if info.HasField("retry") else None,
                 _cut(info.form, limits.HANDLER_FORM_BYTES_MAX),
-                _cut(info.plugin, limits.PLUGIN_NAME_BYTES_MAX),
-                _cut(info.plugin_version, limits.PLUGIN_NAME_BYTES_MAX),
+                _plugin_of(info),
                 _cut(info.description_digest, limits.HANDLER_DIGEST_DIGITS),
             )
             for info in hello.handlers
@@ -201,6 +206,14 @@ def hello_from(hello: session_pb2.Hello, connection: int, peer: str) -> cmd.Open
         peer,
         tuple(hello.ended_instances),
     )
+
+
+def _plugin_of(info: session_pb2.HandlerInfo) -> Plugin | None:
+    if not info.plugin and not info.plugin_version:
+        return None
+    name, version = (_cut(text, limits.PLUGIN_NAME_BYTES_MAX) for text in (info.plugin, info.plugin_version))
+    # What is left of a version that was cut would be another version.
+    return Plugin(name, version if version == info.plugin_version else "")
 
 
 def frame_from(frame: session_pb2.ConnectRequest, connection: int, clock_ns: Callable[[], int]) -> cmd.ReceiveFrame:
@@ -366,6 +379,7 @@ def _fill_failure(message: scheduler_pb2.Failure, failure: Failure, view: int) -
 
 def _fill_attempts(task: scheduler_pb2.Task, standing: Standing) -> None:
     for attempt in standing.attempts:
+        plugin = attempt.plugin or _UNKNOWN
         task.attempts.add(
             number=attempt.number,
             worker=attempt.worker,
@@ -375,10 +389,18 @@ def _fill_attempts(task: scheduler_pb2.Task, standing: Standing) -> None:
             reason=attempt.reason,
             fence=attempt.fence,
             traceparent=attempt.trace,
+            plugin=plugin.name,
+            plugin_version=plugin.version,
         )
     if standing.status is Status.RUNNING:
+        plugin = standing.plugin or _UNKNOWN
         task.attempts.add(
-            number=standing.grants, worker=standing.worker, started_at_ms=standing.started_ms, fence=standing.fence
+            number=standing.grants,
+            worker=standing.worker,
+            started_at_ms=standing.started_ms,
+            fence=standing.fence,
+            plugin=plugin.name,
+            plugin_version=plugin.version,
         )
 
 

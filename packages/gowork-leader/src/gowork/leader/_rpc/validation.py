@@ -10,6 +10,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
 
+from gowork.base import version_ranges
 from gowork.base.channels import AddressError, parse_address
 from gowork.base.trace_context import is_traceparent, is_tracestate
 from gowork.leader.log.protocol import TERM_BITS
@@ -106,6 +107,8 @@ def check_task(task: scheduler_pb2.Task, prefix: str, violations: Violations) ->
         check_labels(task.labels, f"{prefix}labels", violations)
     if task.selector:
         check_labels(task.selector, f"{prefix}selector", violations)
+    if task.plugin_version and (fault := version_ranges.fault_of(task.plugin_version)):
+        violations.append(FieldViolation(f"{prefix}plugin_version", fault))
     times = _times_of(task)
     # Most tasks have none.
     if any(times):

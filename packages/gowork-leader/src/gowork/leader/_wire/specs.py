@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Literal
 
 from gowork.leader._core.model import LaneKey, Priority, RetryPolicy, Spec
+from gowork.leader._core.ranges import RANGE_KEY
 from gowork.leader._wire.rests import Rests, behind_payload
 from gowork.proto.limits import TIME_MS_MAX
 from gowork.proto.scheduler.v1 import scheduler_pb2
@@ -17,7 +18,7 @@ from gowork.proto.scheduler.v1 import scheduler_pb2
 DEFAULT_QUEUE = "default"
 #: Fields of Task that only the leader sets.
 _OUTPUT_ONLY = tuple(
-    field.name for field in scheduler_pb2.Task.DESCRIPTOR.fields if field.number >= 20 or field.name == "status"
+    field.name for field in scheduler_pb2.Task.DESCRIPTOR.fields if 20 <= field.number <= 33 or field.name == "status"
 )
 #: Fields that go to Spec.trace: they travel with a task, and tasks that differ in them are the same task.
 _ASIDE: tuple[Literal["traceparent", "tracestate", "payload_form"], ...] = ("traceparent", "tracestate", "payload_form")
@@ -35,7 +36,8 @@ _stored = Rests()
 def spec_from(task: scheduler_pb2.Task, trace: bytes = b"") -> Spec:
     """Returns what a checked task asks for.
 
-    It drops output-only fields from the message. Unknown fields go through to the worker, which may know them.
+    It drops output-only fields from the message, and puts the range of versions into the selector. Unknown fields go
+    through to the worker, which may know them.
 
     Args:
         task: the message, which is changed.
@@ -48,6 +50,10 @@ def spec_from(task: scheduler_pb2.Task, trace: bytes = b"") -> Spec:
         trace = (trace_from(task) or trace) + _form_bytes(task)
         for name in _ASIDE:
             task.ClearField(name)
+        if task.plugin_version:
+            # Kept in the selector: see `ranges`.
+            task.selector[RANGE_KEY] = task.plugin_version
+            task.ClearField("plugin_version")
     return _spec_of(task, task.SerializeToString(deterministic=True), trace)
 
 

@@ -232,6 +232,7 @@ class Context:
         delay: float | timedelta = 0.0,
         time_limit: float | timedelta = 0.0,
         max_attempts: int = 0,
+        plugin_version: str = "",
     ) -> str:
         """Schedules a task together with this one's completion: both are recorded in one commit.
 
@@ -249,6 +250,8 @@ class Context:
             delay: seconds from this task's completion, by the leader's clock, until the new task may start.
             time_limit: seconds that one attempt may run; 0 for the handler's own limit.
             max_attempts: 0 for the handler's own policy.
+            plugin_version: the versions of the handler's plugin that may run it, as specifiers of PEP 440: ">=1.2,<2".
+                Empty for any. A leader before 0.2.0 does not read it.
 
         Returns:
             The new task's id.
@@ -269,6 +272,7 @@ class Context:
             delay=delay,
             time_limit=time_limit,
             max_attempts=max_attempts,
+            plugin_version=plugin_version,
         )
 
     @property

@@ -40,6 +40,7 @@ class FollowUp:
     delay_ms: int
     time_limit_ms: int
     max_attempts: int
+    plugin_version: str = ""
 
 
 class FollowUps:
@@ -66,6 +67,7 @@ class FollowUps:
         delay: Delay,
         time_limit: Delay,
         max_attempts: int,
+        plugin_version: str,
     ) -> str:
         """See Context.schedule."""
         name = handler if isinstance(handler, str) else handler.__gowork_handler__.name  # type: ignore[attr-defined]
@@ -78,6 +80,7 @@ class FollowUps:
         _check_name("queue", queue)
         _check_labels("labels", labels)
         _check_labels("selector", selector)
+        _check_range(plugin_version)
         delay_ms = duration_ms("delay", delay, limits.DURATION_MS_MAX)
         time_limit_ms = duration_ms("time_limit", time_limit, limits.DURATION_MS_MAX)
         attempts = whole("max_attempts", max_attempts, 0, limits.ATTEMPTS_MAX)
@@ -108,6 +111,7 @@ class FollowUps:
                     delay_ms,
                     time_limit_ms,
                     attempts,
+                    plugin_version,
                 )
             )
             self._payload_bytes = payload_bytes
@@ -117,6 +121,18 @@ class FollowUps:
 def _check_name(field: str, name: str) -> None:
     if name and (not name.isprintable() or len(name.encode(errors="replace")) > limits.NAME_BYTES_MAX):
         raise ValueError(f"{field}: {name!r:.200} is not at most {limits.NAME_BYTES_MAX} printable bytes")
+
+
+def _check_range(wanted: str) -> None:
+    if not wanted:
+        return
+    # packaging is imported by those who use it.
+    from gowork.base.version_ranges import fault_of
+
+    if not isinstance(wanted, str):
+        raise ValueError(f"plugin_version: {wanted!r:.200} is not text")
+    if fault := fault_of(wanted):
+        raise ValueError(f"plugin_version: {fault}")
 
 
 def _check_labels(field: str, labels: Mapping[str, str] | None) -> None:

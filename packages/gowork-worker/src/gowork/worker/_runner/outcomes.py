@@ -164,5 +164,6 @@ def _fill_follow_up(task: tasks.Task, follow_up: FollowUp) -> None:
     task.run_at_ms = follow_up.run_at_ms
     task.delay_ms = follow_up.delay_ms
     task.time_limit_ms = follow_up.time_limit_ms
+    task.plugin_version = follow_up.plugin_version
     if follow_up.max_attempts:
         task.retry.max_attempts = follow_up.max_attempts

@@ -7,7 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from gowork.leader._core.model import Attempt, Failure, FailureKind, LaneKey, Outcome, Priority, Standing, Status
+from gowork.leader._core.model import (
+    Attempt,
+    Failure,
+    FailureKind,
+    LaneKey,
+    Outcome,
+    Plugin,
+    Priority,
+    Standing,
+    Status,
+)
 from gowork.leader.store import registry
 from gowork.leader.store.protocol import NewTask, Opened, Query, Record, Store
 
@@ -33,10 +43,11 @@ FULL_STANDING = Standing(
     not_before_ms=1_761_900_000_003,
     attempts=(
         Attempt(1, "a", 1, 2, Outcome.FAILED, "raised", 7 << 40),
-        Attempt(2, "b", 3, 4, Outcome.LOST, "the process vanished: signal 9", (7 << 40) + 1),
+        Attempt(2, "b", 3, 4, Outcome.LOST, "the process vanished: signal 9", (7 << 40) + 1, "", Plugin("p", "1.2")),
     ),
     lost_alone=2,
     suspect=True,
+    plugin=Plugin("plügin (wheel 1.0)", "2.0rc1"),
 )
 
 

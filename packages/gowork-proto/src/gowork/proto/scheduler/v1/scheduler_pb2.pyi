@@ -236,6 +236,8 @@ class _WaitCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WaitCode.Val
     """The callback workers that could run it say that they can't work."""
     WAIT_CODE_UNFIT: _WaitCode.ValueType  # 18
     """Its payload does not fit the handler of the workers that are free; other workers have the handler in another form."""
+    WAIT_CODE_PLUGIN_VERSION: _WaitCode.ValueType  # 19
+    """Workers have the handler, but none from a plugin whose version is within the task's plugin_version."""
 
 class WaitCode(_WaitCode, metaclass=_WaitCodeEnumTypeWrapper): ...
 
@@ -278,12 +280,14 @@ WAIT_CODE_MEMBER_FAILED: WaitCode.ValueType  # 17
 """The callback workers that could run it say that they can't work."""
 WAIT_CODE_UNFIT: WaitCode.ValueType  # 18
 """Its payload does not fit the handler of the workers that are free; other workers have the handler in another form."""
+WAIT_CODE_PLUGIN_VERSION: WaitCode.ValueType  # 19
+"""Workers have the handler, but none from a plugin whose version is within the task's plugin_version."""
 Global___WaitCode: _TypeAlias = WaitCode  # noqa: Y015
 
 @_typing.final
 class Task(_message.Message):
-    """Task is one piece of work. The client that schedules it sets fields 1 to 19. The leader sets status and the fields from 20 on,
-    and ignores them on input.
+    """Task is one piece of work. The client that schedules it sets fields 1 to 19, and 34. The leader sets status and the fields from 20
+    to 33, and ignores them on input.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -361,6 +365,7 @@ class Task(_message.Message):
     CANCEL_REQUESTED_FIELD_NUMBER: _builtins.int
     WAITING_REASON_FIELD_NUMBER: _builtins.int
     RESULT_IS_EMPTY_DATA_FIELD_NUMBER: _builtins.int
+    PLUGIN_VERSION_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The key of the task: 1 to 256 bytes, printable."""
     payload: _builtins.str
@@ -427,6 +432,12 @@ class Task(_message.Message):
     """Output only, from GetTask: why a pending task has not been started, in words. In lists: why only id and status are told."""
     result_is_empty_data: _builtins.bool
     """Output only: the handler returned bytes, and there were none. Tells that from a task without a result."""
+    plugin_version: _builtins.str
+    """The versions of the plugin whose handler may run it, as specifiers of PEP 440: ">=1.2,<2". Only workers are given it that have the
+    handler from a plugin with such a version. Pre-releases count, by their order: 2.0rc1 is within ">=1.2", and not within "<2". A
+    worker that tells no version, or one that can't be read, gets only tasks without a range. At most 128 bytes; empty means any
+    version.
+    """
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """At most 64, keys of 1 to 63 bytes, values of at most 253."""
@@ -487,10 +498,11 @@ class Task(_message.Message):
         cancel_requested: _builtins.bool = ...,
         waiting_reason: _builtins.str = ...,
         result_is_empty_data: _builtins.bool = ...,
+        plugin_version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_status", b"_status", "failure", b"failure", "priority", b"priority", "progress", b"progress", "retry", b"retry", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_status", b"_status", "attempts", b"attempts", "attempts_used", b"attempts_used", "cancel_requested", b"cancel_requested", "concurrency_key", b"concurrency_key", "created_at_ms", b"created_at_ms", "data", b"data", "delay_ms", b"delay_ms", "expires_at_ms", b"expires_at_ms", "expires_in_ms", b"expires_in_ms", "failure", b"failure", "fence", b"fence", "finished_at_ms", b"finished_at_ms", "handler", b"handler", "id", b"id", "labels", b"labels", "payload", b"payload", "payload_form", b"payload_form", "priority", b"priority", "progress", b"progress", "queue", b"queue", "result", b"result", "result_data", b"result_data", "result_is_empty_data", b"result_is_empty_data", "retry", b"retry", "run_at_ms", b"run_at_ms", "selector", b"selector", "started_at_ms", b"started_at_ms", "status", b"status", "time_limit_ms", b"time_limit_ms", "traceparent", b"traceparent", "tracestate", b"tracestate", "waiting_reason", b"waiting_reason", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_status", b"_status", "attempts", b"attempts", "attempts_used", b"attempts_used", "cancel_requested", b"cancel_requested", "concurrency_key", b"concurrency_key", "created_at_ms", b"created_at_ms", "data", b"data", "delay_ms", b"delay_ms", "expires_at_ms", b"expires_at_ms", "expires_in_ms", b"expires_in_ms", "failure", b"failure", "fence", b"fence", "finished_at_ms", b"finished_at_ms", "handler", b"handler", "id", b"id", "labels", b"labels", "payload", b"payload", "payload_form", b"payload_form", "plugin_version", b"plugin_version", "priority", b"priority", "progress", b"progress", "queue", b"queue", "result", b"result", "result_data", b"result_data", "result_is_empty_data", b"result_is_empty_data", "retry", b"retry", "run_at_ms", b"run_at_ms", "selector", b"selector", "started_at_ms", b"started_at_ms", "status", b"status", "time_limit_ms", b"time_limit_ms", "traceparent", b"traceparent", "tracestate", b"tracestate", "waiting_reason", b"waiting_reason", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
     _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
@@ -563,6 +575,8 @@ class Attempt(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     FENCE_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
+    PLUGIN_FIELD_NUMBER: _builtins.int
+    PLUGIN_VERSION_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Counted from 1 over all grants, interrupted ones included."""
     worker: _builtins.str
@@ -574,6 +588,11 @@ class Attempt(_message.Message):
     fence: _builtins.int
     traceparent: _builtins.str
     """The W3C trace context of the span that tells of this attempt; empty when it was not traced."""
+    plugin: _builtins.str
+    """The plugin whose handler the worker had for it, and the version of that plugin's distribution, as in HandlerInfo when the attempt
+    was granted. Empty when the worker did not tell, and for callback workers.
+    """
+    plugin_version: _builtins.str
     def __init__(
         self,
         *,
@@ -585,10 +604,12 @@ class Attempt(_message.Message):
         reason: _builtins.str = ...,
         fence: _builtins.int = ...,
         traceparent: _builtins.str = ...,
+        plugin: _builtins.str = ...,
+        plugin_version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended_at_ms", b"ended_at_ms", "fence", b"fence", "number", b"number", "outcome", b"outcome", "reason", b"reason", "started_at_ms", b"started_at_ms", "traceparent", b"traceparent", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended_at_ms", b"ended_at_ms", "fence", b"fence", "number", b"number", "outcome", b"outcome", "plugin", b"plugin", "plugin_version", b"plugin_version", "reason", b"reason", "started_at_ms", b"started_at_ms", "traceparent", b"traceparent", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

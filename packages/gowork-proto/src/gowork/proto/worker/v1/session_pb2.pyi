@@ -219,7 +219,7 @@ class HandlerInfo(_message.Message):
     """
     plugin: _builtins.str
     """The plugin that it comes from, and the version of that plugin's distribution, as in "1.2.0". At most 128 bytes each; empty when there is
-    none.
+    none. Tasks that ask for versions (scheduler.v1.Task.plugin_version) are granted only where this one, by PEP 440, is among them.
     """
     plugin_version: _builtins.str
     description_digest: _builtins.str
