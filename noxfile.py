@@ -118,7 +118,7 @@ TYPED_TESTS = {
     "tests/deploy": (
         "tests/deploy:tests/e2e:tests/tracing:packages/gowork-base/tests:packages/gowork-leader/tests/log"
     ),
-    "tests/embedding": "",
+    "tests/embedding": "tests/site:tests/e2e:packages/gowork-base/tests:packages/gowork-leader/tests/log",
     "tests/e2e": "tests/e2e:packages/gowork-base/tests:packages/gowork-leader/tests/log",
     "tests/examples": "",
     "tests/explore": "tests/explore:tests/sim:packages/gowork-leader/tests/store",

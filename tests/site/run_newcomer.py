@@ -17,7 +17,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 from site_code import Block
-from site_tutorial import SERVED, script
+from site_scripts import SERVED, script
 from test_e2e_readme import run
 
 #: How long all of it may take, in seconds.

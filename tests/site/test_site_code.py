@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 import pytest
 from site_code import Block, blocks
-from site_tutorial import SERVED, script
+from site_scripts import SERVED, script
 from test_e2e_readme import run
 
 from gowork.cli.root import cli
@@ -132,7 +132,7 @@ def test_the_tutorial_goes_as_written(tmp_path: Path, environment: Path) -> None
         "../worker/bin/gowork-worker": "../worker/bin/python3 -m gowork.worker",
     }
     text = script(blocks(ROOT / "docs/tutorial.md"), replaced)
-    out = run(f"export PATH={environment}:$PATH {alone}\n{text}", tmp_path, TUTORIAL_SECONDS)
+    out = run(f"export PATH={environment}:$PATH {alone}\n{text}ls dist\n", tmp_path, TUTORIAL_SECONDS)
     assert [line for line in replaced if line not in (ROOT / "docs/tutorial.md").read_text()] == []
     assert "3 passed" in out
     assert "coffee: stops when cancelled" in out
