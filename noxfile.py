@@ -70,6 +70,7 @@ LONGER = {
     "images": [],
     "soak": ["--minutes", "10"],
     "docs": [],
+    "newcomer": [],
     "phone": [],
 }
 #: What is explored: all interleavings of a batch and a fault, and those of three batches and two faults that deviate at
@@ -117,7 +118,7 @@ TYPED_TESTS = {
     "tests/deploy": (
         "tests/deploy:tests/e2e:tests/tracing:packages/gowork-base/tests:packages/gowork-leader/tests/log"
     ),
-    "tests/embedding": "",
+    "tests/embedding": "tests/site:tests/e2e:packages/gowork-base/tests:packages/gowork-leader/tests/log",
     "tests/e2e": "tests/e2e:packages/gowork-base/tests:packages/gowork-leader/tests/log",
     "tests/examples": "",
     "tests/explore": "tests/explore:tests/sim:packages/gowork-leader/tests/store",
@@ -439,14 +440,39 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 @timed
+def newcomer(session: nox.Session) -> None:
+    """Does the tutorial of the built site, with wheels alone and without a checkout."""
+    if missing := [name for name in ("grpcurl",) if shutil.which(name) is None]:
+        session.skip(f"not on PATH: {', '.join(missing)}; see CONTRIBUTING.md")
+    install_for_site(session)
+    session.install("pip", *group("build"), *group("test"))
+    folder = Path(session.create_tmp()).resolve()
+    wheels, others = folder / "wheels", folder / "others"
+    for old in (wheels, others):
+        shutil.rmtree(old, ignore_errors=True)
+    for package in PACKAGES:
+        session.run("python", "-m", "build", "--wheel", "--no-isolation", "--outdir", str(wheels), package, silent=True)
+    # What the packages need from elsewhere, what the tutorial's plugin is built with, and what runs its tests.
+    wanted = [*map(str, sorted(wheels.glob("*.whl"))), "hatchling", "editables", "pytest"]
+    session.run("python", "-m", "pip", "download", "--quiet", "--dest", str(others), *wanted)
+    session.run("python", str(ROOT / "docs/site/build_site.py"), str(folder / "site"))
+    modules = os.pathsep.join(str(ROOT / path) for path in ("tests/e2e", "packages/gowork-leader/tests/log"))
+    script = str(ROOT / "tests/site/run_newcomer.py")
+    session.run("python", script, str(folder / "site"), str(wheels), str(others), env={"PYTHONPATH": modules})
+
+
+@nox.session
+@timed
 def phone(session: nox.Session) -> None:
     """Checks that no page of the site is wider than a phone. Needs chromium, and builds the site before."""
     if not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))):
         session.skip("not on PATH: chromium; see CONTRIBUTING.md")
     install_for_site(session)
-    site = Path(session.create_tmp()).resolve() / "site"
-    session.run("python", str(ROOT / "docs/site/build_site.py"), str(site))
-    session.run("python", str(ROOT / "docs/site/check_phone.py"), str(site))
+    versions = Path(session.create_tmp()).resolve() / "versions"
+    shutil.rmtree(versions, ignore_errors=True)
+    session.run("python", str(ROOT / "docs/site/build_site.py"), "--versions", str(versions))
+    session.run("python", str(ROOT / "docs/site/check_phone.py"), str(versions))
+    session.run("python", str(ROOT / "docs/site/check_versions.py"), str(versions))
 
 
 @nox.session

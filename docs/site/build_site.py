@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import site_commands
 import site_links
 import site_pages
 import site_rpcs
-from packaging.version import Version
+from packaging.version import InvalidVersion, Version
 
 
 def generated() -> dict[str, str]:
@@ -60,13 +61,36 @@ def check(site: Path) -> list[str]:
 
 
 def list_versions(folder: Path) -> None:
-    """Writes the page that lists the versions of the site which are in a folder, the newest first."""
-    versions = sorted((path.parent.name for path in folder.glob("*/index.html")), key=Version, reverse=True)
-    rows = "".join(f'<li><a href="{version}/index.html">gowork {version}</a></li>' for version in versions)
+    """Writes what the sites of all versions in a folder share: a page that lists them, and a list for each page.
+
+    The list is read by the selector on each page, as a script, because a browser reads no JSON from a file. Sites that
+    were built before read it too, so they offer versions that are newer than themselves.
+    """
+    versions = sorted((path.parent for path in folder.glob("*/index.html") if _is_version(path.parent)), key=_version)
+    known = [
+        {"version": site.name, "pages": sorted(str(page.relative_to(site)) for page in site.rglob("*.html"))}
+        for site in reversed(versions)
+    ]
+    text = json.dumps(known, separators=(",", ":"))
+    (folder / "versions.json").write_text(f"{text}\n", encoding="utf-8")
+    (folder / "versions.js").write_text(f"window.goworkVersions = {text};\n", encoding="utf-8")
+    rows = "".join(f'<li><a href="{site.name}/index.html">gowork {site.name}</a></li>' for site in reversed(versions))
     head = '<!doctype html><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
     (folder / "index.html").write_text(
         f"{head}<title>gowork</title><h1>Versions</h1><ul>{rows}</ul>\n", encoding="utf-8"
     )
+
+
+def _is_version(folder: Path) -> bool:
+    try:
+        _version(folder)
+    except InvalidVersion:
+        return False
+    return True
+
+
+def _version(folder: Path) -> Version:
+    return Version(folder.name)
 
 
 def main() -> None:

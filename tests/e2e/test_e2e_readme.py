@@ -106,8 +106,8 @@ def run_section(section: str, folder: Path) -> str:
     return run(script(section, folder), folder)
 
 
-def run(text: str, folder: Path) -> str:
-    """Runs a shell script where the default ports are free, and returns what it printed."""
+def run(text: str, folder: Path, seconds: float = SECTION_SECONDS) -> str:
+    """Runs a shell script where the default ports are free, for at most so long, and returns what it printed."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("GOWORK_", "XDG_"))}
     environment |= {"HOME": str(folder), "PATH": f"{COMMANDS}:{os.environ['PATH']}", "COLUMNS": "200"}
     with default_ports() as prefix:
@@ -122,7 +122,7 @@ def run(text: str, folder: Path) -> str:
             start_new_session=True,
         )
         try:
-            out, err = process.communicate(timeout=SECTION_SECONDS)
+            out, err = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             out, err = process.communicate()

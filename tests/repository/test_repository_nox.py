@@ -25,6 +25,7 @@ LONG = {
     "docs",
     "drill",
     "embedding",
+    "newcomer",
     "explore",
     "images",
     "mutants",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,10 @@ import site_links
 import site_pages
 from build_site import generated, list_versions
 
+from gowork.cli import manual
+
 ROOT = Path(__file__).parents[2]
+SELECTOR = site_pages.HERE / "static/version-selector.js"
 KNOWN = frozenset({"README.md", "docs/tls.md", "docs/access.md", "deploy/README.md"})
 
 
@@ -28,6 +33,17 @@ def test_every_page_of_the_repository_is_in_the_navigation() -> None:
     named = [page for part in site_pages.parts() for page in part.pages]
     assert there - {*named} == set(), "name it in docs/site/nav.toml"
     assert len(named) == len({*named})
+
+
+def test_the_command_line_knows_every_page(sources: Path) -> None:
+    pages = {str(page.relative_to(sources).with_suffix("")) for page in sources.rglob("*.md")}
+    told = {page for page in pages if not re.search(r"CHANGELOG$|decisions/\d", page)} - {"README"}
+    assert {*manual.PAGES.values()} == told, "name it in gowork/cli/manual.py"
+    assert len(manual.PAGES) == len(told), "two pages have one name"
+
+
+def test_the_command_line_opens_the_site_of_the_project() -> None:
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["gowork"]["site"] == manual.SITE
 
 
 def test_every_link_between_pages_leads_to_one(sources: Path) -> None:
@@ -96,11 +112,34 @@ def test_dead_links_and_what_is_loaded_from_elsewhere_are_found(tmp_path: Path) 
 
 
 def test_versions_are_listed_with_the_newest_first(tmp_path: Path) -> None:
-    for version in ("0.9.0", "0.10.0"):
-        (tmp_path / version).mkdir()
-        (tmp_path / version / "index.html").touch()
+    for version, pages in {"0.9.0": ["index"], "0.10.0": ["index", "docs/tls"], "drafts": ["index"]}.items():
+        for page in pages:
+            path = tmp_path / version / f"{page}.html"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
     list_versions(tmp_path)
     assert re.findall(r'href="([^"]+)"', (tmp_path / "index.html").read_text()) == [
         "0.10.0/index.html",
         "0.9.0/index.html",
     ]
+    known = json.loads((tmp_path / "versions.json").read_text())
+    assert known == [
+        {"version": "0.10.0", "pages": ["docs/tls.html", "index.html"]},
+        {"version": "0.9.0", "pages": ["index.html"]},
+    ]
+    # A page that is opened as a file may load a script, and no JSON.
+    assert (
+        tmp_path / "versions.js"
+    ).read_text() == f"window.goworkVersions = {json.dumps(known, separators=(',', ':'))};\n"
+
+
+def test_the_selector_reads_what_is_beside_the_versions() -> None:
+    template = (site_pages.HERE / "templates/sidebar/variant-selector.html").read_text()
+    assert "pathto('../versions.js', 1)" in template
+    assert f"pathto('_static/{SELECTOR.name}', 1)" in template
+    assert "window.goworkVersions" in SELECTOR.read_text()
+    assert {*re.findall(r"data-(\w+)=", template)} == {"version", "page", "versions"}
+
+
+def test_a_page_that_a_version_lacks_leads_to_its_first_page() -> None:
+    assert '${known.pages.includes(page) ? page : "index.html"}' in SELECTOR.read_text()

@@ -9,7 +9,7 @@ from pathlib import Path
 from gowork.cli import checkup, own_machine
 from gowork.leader.log._etcd import client as etcd
 from gowork.leader.log._postgresql import tables
-from gowork.leader.store._sqlite_schema import APPLICATION_ID, FORMAT_LOGGED
+from gowork.leader.store._sqlite_schema import APPLICATION_ID, FORMAT, FORMAT_LOGGED
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/support.md").read_text()
@@ -24,6 +24,14 @@ def row(name: str) -> str:
 def test_the_matrix_is_of_this_version() -> None:
     minor = LEADER["version"].rpartition(".")[0]
     assert f"For version {minor} of all packages" in PAGE
+
+
+def test_this_version_has_a_page_on_the_upgrade_to_it() -> None:
+    minor = LEADER["version"].rpartition(".")[0]
+    page = (ROOT / f"docs/upgrade-{minor}.md").read_text()
+    headings = ["Before", "In which order", "What to look at", "The way back"]
+    assert re.findall(r"^## (.+)$", page, re.MULTILINE) == headings
+    assert f"newer format, {FORMAT}," in page
 
 
 def test_the_versions_of_python_are_those_of_the_packages() -> None:

@@ -16,6 +16,7 @@ _OWN = {
     "cancel": "gowork.cli.commands.cancel:cancel",
     "certs": "gowork.cli.commands.certs:certs",
     "completion": "gowork.cli.commands.completion:completion",
+    "docs": "gowork.cli.commands.docs:docs",
     "doctor": "gowork.cli.commands.doctor:doctor",
     "drain": "gowork.cli.commands.drain:drain",
     "handlers": "gowork.cli.commands.handlers:handlers",

@@ -32,7 +32,7 @@ breaking:
 Examples:
   gowork protos --out protos
   buf build protos                                  # it is a buf module
-  protoc -I protos --go_out=gen $(cd protos && find . -name '*.proto')
+  protoc -I protos --python_out=gen $(find protos -name '*.proto')
 
 \b
 The protos' comments are the reference. What a worker must do, message by message, is in
