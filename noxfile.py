@@ -35,6 +35,7 @@ PACKAGES = [
     "packages/gowork-leader",
     "packages/gowork-worker",
     "packages/gowork-testing",
+    "packages/gowork-all",
     "plugins/gowork-plugin-python",
     "plugins/gowork-plugin-http",
     "plugins/gowork-plugin-container",
@@ -78,6 +79,7 @@ EXPLORED = [["--in-order"], ["--batches", "3", "--faults", "2", "--deviations", 
 #: {folder or file of tests or benchmarks whose types are checked: the folders of modules that it shares, joined by
 #: colons}.
 TYPED_TESTS = {
+    "packages/gowork-all/tests": "",
     "packages/gowork-base/tests": "",
     "packages/gowork-cli/tests": "packages/gowork-base/tests",
     "packages/gowork-client/tests": "packages/gowork-base/tests:packages/gowork-leader/tests/log",
