@@ -130,6 +130,7 @@ TYPED_TESTS = {
     "tests/property": "",
     "tests/protocol": "",
     "tests/site": "tests/site:tests/e2e:packages/gowork-base/tests:packages/gowork-leader/tests/log",
+    "tests/release": "tests/release",
     "tests/repository": "tests/mutants:packages/gowork-leader/tests/log",
     "tests/sim": "tests/sim",
     "tests/soak": "tests/soak:tests/e2e:tests/tracing:packages/gowork-leader/tests/log",

@@ -35,6 +35,7 @@ COPIED = (
     "benchmarks",
     "packages",
     "plugins",
+    "release",
     "tests",
     "docs",
     "deploy",
