@@ -72,6 +72,7 @@ LONGER = {
     "soak": ["--minutes", "10"],
     "docs": [],
     "phone": [],
+    "release": ["--rehearse"],
 }
 #: What is explored: all interleavings of a batch and a fault, and those of three batches and two faults that deviate at
 #: most so often from one order.
@@ -528,6 +529,26 @@ def console_scripts(name: str) -> list[str]:
     """The names of the commands that a wheel installs, as its package's pyproject.toml declares them."""
     (package,) = [package for package in PACKAGES if package.endswith("/" + name.replace("_", "-"))]
     return sorted(nox.project.load_toml(ROOT / package / "pyproject.toml")["project"].get("scripts", {}))
+
+
+@nox.session
+@timed
+def release(session: nox.Session) -> None:
+    """Checks, builds and tries what is released: `-- gowork-leader`; `-- --rehearse` without tag, of all packages."""
+    session.install(*group("release"))
+    arguments = session.posargs or ["--help"]
+    session.run("python", str(ROOT / "release/run_release.py"), "--newest", newest_python(), *arguments)
+    if arguments == ["--rehearse"]:
+        env = {"PYTHONPATH": str(ROOT / "release")}
+        session.run("python", str(ROOT / "tests/release/run_newcomer.py"), str(ROOT / "build/release"), env=env)
+
+
+@nox.session
+@timed
+def publish(session: nox.Session) -> None:
+    """Uploads what `release` has left in build/release, where the index does not have it: `-- gowork-leader`."""
+    session.install(*group("release"))
+    session.run("python", str(ROOT / "release/run_publish.py"), *(session.posargs or ["--help"]))
 
 
 @nox.session
