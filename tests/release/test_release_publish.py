@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from loopback_index import loopback_index
-from release_build import digest
+from release_build import SUMS, digest
 from release_files import make_wheel
 from release_index import Index
 from release_papers import Package, ReleaseError, package_of
@@ -47,6 +47,16 @@ def test_what_was_built_is_uploaded_once(root: Path, package: Package, index: In
     when = uploaded.stat().st_mtime_ns
     assert publish(root, package, tmp_path / "built", index) == []
     assert uploaded.stat().st_mtime_ns == when
+
+
+def test_a_publication_that_broke_off_is_finished(root: Path, package: Package, index: Index, tmp_path: Path) -> None:
+    name = make_wheel(tmp_path / "built", "gowork-base", "1.2.0")
+    publish(root, package, tmp_path / "built", index)
+    second = name.replace("1.2.0-", "1.2.0-1-")
+    shutil.copy(tmp_path / "built" / name, tmp_path / "built" / second)
+    with (tmp_path / "built" / SUMS).open("a") as sums:
+        sums.write(f"{digest(tmp_path / 'built' / second)}  {second}\n")
+    assert publish(root, package, tmp_path / "built", index) == [second]
 
 
 def test_a_file_that_the_index_has_with_another_digest_is_refused(

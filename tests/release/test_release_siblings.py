@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from release_install import OLDEST_PYTHON, SMOKE, wanted
-from release_papers import packages
+from release_papers import Package, packages
 from release_siblings import closure_of
 
 ROOT = Path(__file__).parents[2]
@@ -31,6 +31,20 @@ def test_what_is_needed_indirectly_and_by_extras_comes_along() -> None:
         "gowork-proto": set(),
         "gowork-worker": set(),
     }
+
+
+def test_what_only_an_extra_of_a_sibling_asks_for_comes_along(tmp_path: Path) -> None:
+    texts = {
+        "one": 'dependencies = ["two[more]>=1,<2"]',
+        "two": 'dependencies = ["other>=1,<2"]\n[project.optional-dependencies]\nmore = ["three>=1"]\nrest = ["four"]',
+        "three": "dependencies = []",
+        "four": "dependencies = []",
+    }
+    for name, text in texts.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "pyproject.toml").write_text(f"[project]\n{text}\n")
+    known = {name: Package(name, tmp_path / name, "1.0") for name in texts}
+    assert closure_of(known["one"], known) == {"one": set(), "two": {"more"}, "three": set()}
 
 
 def test_the_wheels_are_named_by_their_paths_so_that_no_index_can_answer_for_them(tmp_path: Path) -> None:
