@@ -35,6 +35,7 @@ PACKAGES = [
     "packages/gowork-leader",
     "packages/gowork-worker",
     "packages/gowork-testing",
+    "packages/gowork-all",
     "plugins/gowork-plugin-python",
     "plugins/gowork-plugin-http",
     "plugins/gowork-plugin-container",
@@ -72,6 +73,7 @@ LONGER = {
     "docs": [],
     "newcomer": [],
     "phone": [],
+    "release": ["--rehearse"],
 }
 #: What is explored: all interleavings of a batch and a fault, and those of three batches and two faults that deviate at
 #: most so often from one order.
@@ -79,6 +81,7 @@ EXPLORED = [["--in-order"], ["--batches", "3", "--faults", "2", "--deviations", 
 #: {folder or file of tests or benchmarks whose types are checked: the folders of modules that it shares, joined by
 #: colons}.
 TYPED_TESTS = {
+    "packages/gowork-all/tests": "",
     "packages/gowork-base/tests": "",
     "packages/gowork-cli/tests": "packages/gowork-base/tests",
     "packages/gowork-client/tests": "packages/gowork-base/tests:packages/gowork-leader/tests/log",
@@ -129,6 +132,7 @@ TYPED_TESTS = {
     "tests/property": "",
     "tests/protocol": "",
     "tests/site": "tests/site:tests/e2e:packages/gowork-base/tests:packages/gowork-leader/tests/log",
+    "tests/release": "tests/release",
     "tests/repository": "tests/mutants:packages/gowork-leader/tests/log",
     "tests/sim": "tests/sim",
     "tests/soak": "tests/soak:tests/e2e:tests/tracing:packages/gowork-leader/tests/log",
@@ -555,6 +559,26 @@ def console_scripts(name: str) -> list[str]:
     """The names of the commands that a wheel installs, as its package's pyproject.toml declares them."""
     (package,) = [package for package in PACKAGES if package.endswith("/" + name.replace("_", "-"))]
     return sorted(nox.project.load_toml(ROOT / package / "pyproject.toml")["project"].get("scripts", {}))
+
+
+@nox.session
+@timed
+def release(session: nox.Session) -> None:
+    """Checks, builds and tries what is released: `-- gowork-leader`; `-- --rehearse` without tag, of all packages."""
+    session.install(*group("release"))
+    arguments = session.posargs or ["--help"]
+    session.run("python", str(ROOT / "release/run_release.py"), "--newest", newest_python(), *arguments)
+    if arguments == ["--rehearse"]:
+        env = {"PYTHONPATH": str(ROOT / "release")}
+        session.run("python", str(ROOT / "tests/release/run_newcomer.py"), str(ROOT / "build/release"), env=env)
+
+
+@nox.session
+@timed
+def publish(session: nox.Session) -> None:
+    """Uploads what `release` has left in build/release, where the index does not have it: `-- gowork-leader`."""
+    session.install(*group("release"))
+    session.run("python", str(ROOT / "release/run_publish.py"), *(session.posargs or ["--help"]))
 
 
 @nox.session

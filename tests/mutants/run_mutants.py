@@ -32,9 +32,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 #: The parts of the tree that the tests need.
 COPIED = (
+    ".github",
     "benchmarks",
     "packages",
     "plugins",
+    "release",
     "tests",
     "docs",
     "deploy",

@@ -33,6 +33,7 @@ LONG = {
     "newest-etcd",
     "oldest",
     "phone",
+    "release",
     "sim",
     "soak",
     "upgrade",
@@ -178,6 +179,17 @@ def test_a_failure_is_noted_and_what_follows_runs(noxfile: ModuleType) -> None:
             session.run(name)
     assert [command for _, command in session.done] == [("one",), ("two",)]
     assert failures == ["one"]
+
+
+@pytest.mark.parametrize(("arguments", "newcomer"), [(["--rehearse"], True), (["gowork-leader"], False)])
+def test_a_rehearsal_of_all_packages_also_installs_them_by_one_name(
+    noxfile: ModuleType, arguments: list[str], newcomer: bool
+) -> None:
+    session = Session(posargs=arguments)
+    noxfile.release(session)
+    programs = [command[1].rpartition("/")[2] for what, command in session.done if what == "run"]
+    assert programs == ["run_release.py", *(["run_newcomer.py"] if newcomer else [])]
+    assert noxfile.LONGER["release"] == ["--rehearse"]
 
 
 #: Libraries that the code is tried with, in the ranges that its users have; and `nox`, which only starts the rest.

@@ -15,7 +15,7 @@ KEPT = [
     path
     for pattern in (
         "*.*",
-        *(f"{folder}/**/*.*" for folder in ("benchmarks", "deploy", "docs", "examples", "p*s", "tests")),
+        *(f"{folder}/**/*.*" for folder in ("benchmarks", "deploy", "docs", "examples", "p*s", "release", "tests")),
     )
     for path in sorted(ROOT.glob(pattern))
     if path.suffix in {".md", ".proto", ".py", ".toml", ".yaml"}

@@ -16,6 +16,7 @@ from pathlib import Path
 
 #: The packages of this project that may be in one environment.
 PACKAGES = (
+    "gowork-all",
     "gowork-base",
     "gowork-cli",
     "gowork-client",
