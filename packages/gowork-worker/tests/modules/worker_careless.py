@@ -59,6 +59,7 @@ def _redirected_output() -> None:
 CHANGES: dict[str, Callable[[], Any]] = {
     "directory": lambda: os.chdir("/"),
     "umask": lambda: os.umask(0o777),
+    "alarm": lambda: signal.alarm(3600),
     "locale": lambda: locale.setlocale(locale.LC_ALL, "C.UTF-8"),
     "environment": _environment,
     "time zone": _time_zone,

@@ -31,6 +31,7 @@ def _find() -> dict[str, Any]:
     return {
         "directory": os.getcwd(),
         "umask": mask,
+        "alarm": signal.getitimer(signal.ITIMER_REAL),
         "locale": locale.setlocale(locale.LC_ALL),
         "environment": {name: os.environ.get(name) for name in ("HOME", "PATH", "TZ")},
         "time zone": time.tzname,
@@ -50,6 +51,11 @@ def _find() -> dict[str, Any]:
         "streams": [os.fstat(each).st_mode for each in range(3)],
         "signals": {str(each): str(signal.getsignal(each))[:12] for each in (signal.SIGTERM, signal.SIGUSR1)},
     }
+
+
+@handler
+def complain(words: str) -> None:
+    logger.warning(words)
 
 
 @handler

@@ -14,6 +14,7 @@ CARELESS = Selection(plugins=("echo",), imports=("worker_careless", "worker_neig
 ON_BOTH = (
     "directory",
     "umask",
+    "alarm",
     "locale",
     "environment",
     "time zone",
@@ -77,6 +78,22 @@ async def test_a_change_is_counted_and_the_line_names_the_handler(
     while "which is restored" not in log:
         log += await eventually(lambda: capfd.readouterr().err)
     assert "setting=umask handlers=change" in log
+
+
+@pytest.mark.parametrize("what", ["log configuration", "log handlers", "closed streams", "closed descriptors"])
+async def test_what_others_log_afterwards_is_written(
+    leader: Any, start_worker: Any, eventually: Any, capfd: pytest.CaptureFixture[str], what: str
+) -> None:
+    await start_worker(slots=1, runners=1, selection=CARELESS, log_format="text")
+    scripted = await leader.session()
+    scripted.grant(1, "change", what)
+    await scripted.report(1)
+    scripted.grant(2, "complain", "out of coffee")
+    await scripted.report(2)
+    log = ""
+    while "out of coffee" not in log:
+        log += await eventually(lambda: capfd.readouterr().err)
+    assert "fence=2 handler=complain" in log
 
 
 async def test_a_handler_that_runs_keeps_what_it_has_changed_until_it_ends(leader: Any, start_worker: Any) -> None:

@@ -32,7 +32,7 @@ _getcwd, _chdir, _umask = os.getcwd, os.chdir, os.umask
 # Not the function of `locale`, which also takes names in parts.
 _setlocale = raw_locale.setlocale
 _tzset = time.tzset
-_signal = signal.signal
+_signal, _getitimer, _setitimer = signal.signal, signal.getitimer, signal.setitimer
 #: Those that mean the same everywhere. Nobody can set the first two, and real-time signals are rarely used.
 _SIGNALS = tuple(
     number
@@ -138,6 +138,20 @@ class _Signals(Setting):
         return True
 
 
+class _Alarm(Setting):
+    """Whether a timer is set that sends SIGALRM. By default, that ends the process. One of a plugin's start is kept."""
+
+    def __init__(self) -> None:
+        super().__init__("alarm", lambda: _getitimer(signal.ITIMER_REAL) != (0.0, 0.0), lambda value: None)
+
+    def is_kept(self) -> bool:
+        return self._kept or not self.read()
+
+    def restore(self) -> bool:
+        _setitimer(signal.ITIMER_REAL, 0.0)
+        return True
+
+
 class _Logging(Setting):
     """The root logger, and which loggers are switched off."""
 
@@ -196,6 +210,7 @@ def settings_of(loop: asyncio.AbstractEventLoop) -> list[Keeper]:
         StandardDescriptors(),
         Streams(),
         _Signals(loop),
+        _Alarm(),
         Setting("locale", partial(_setlocale, locale.LC_ALL), lambda value: _setlocale(locale.LC_ALL, value)),
         # Before the variables, because one that a handler has added must not stay.
         Setting("time zone", lambda: (_variables().get(_TZ), time.tzname), _set_time_zone),
