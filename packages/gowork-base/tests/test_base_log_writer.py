@@ -79,6 +79,15 @@ def test_a_reader_that_has_stopped_holds_up_nobody_and_what_is_dropped_is_counte
     closed(writer)
 
 
+def test_lines_that_come_together_and_are_dropped_are_counted_one_by_one(pipe: Pipe) -> None:
+    writer = LogWriter(pipe.end, notice, waiting_bytes_max=10)
+    # More than the pipe takes.
+    writer.put(b"x" * 10_000 + b"\n")
+    writer.put(b"one\ntwo\nthree\n", 3)
+    assert pipe.lines_until(b"dropped")[-1] == b"dropped 3\n"
+    closed(writer)
+
+
 def test_what_was_dropped_is_told_before_what_comes_after_it(pipe: Pipe) -> None:
     writer = LogWriter(pipe.end, notice)
     with writer._changed:

@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families as read_text
 from gowork.worker._app.metrics import metrics_page
 from gowork.worker._desk.events import DrainBegun
 from gowork.worker._runner.messages import EXECUTION_BUCKETS, ExecutedRow, TracedRow
+from gowork.worker._supervisor.measures import SETTINGS_MAX
 from gowork.worker._supervisor.supervisor import Supervisor
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
@@ -46,6 +47,19 @@ async def test_metrics_have_the_names_and_values_of_what_ran(leader: Any, start_
     assert shown["gowork_worker_slots", ("busy",)] == 0
     assert ("gowork_worker_loop_lag_seconds_count", ()) in shown
     assert shown["gowork_worker_runners_lost_total", ()] == 0
+
+
+async def test_restored_settings_are_counted_under_a_bounded_number_of_names(start_worker: Any) -> None:
+    supervisor = (await start_worker()).supervisor
+    supervisor.measures.restored({"umask": 2})
+    supervisor.measures.restored({f"setting {number}": 1 for number in range(SETTINGS_MAX)})
+    supervisor.measures.restored({"umask": 1})
+    shown = values(read_text(page(supervisor)))
+    counts = {
+        labels: count for (name, labels), count in shown.items() if name == "gowork_worker_settings_restored_total"
+    }
+    assert (counts["umask",], counts["other",]) == (3, 1)
+    assert len(counts) == SETTINGS_MAX + 1
 
 
 def traced(supervisor: Supervisor) -> None:

@@ -150,3 +150,28 @@ def test_a_process_of_isolated_tasks_is_replaced_too() -> None:
     assert alone.granted == [1]
     stage.report(alone, 1)
     assert is_stopped(alone)
+
+
+def test_a_runner_that_asks_for_it_is_replaced_when_it_has_finished_its_tasks() -> None:
+    stage = Stage()
+    runner = stage.ready()
+    stage.grant(1, 2)
+    stage.report(runner, 1)
+    stage.say(runner, messages.Worn("it is full"))
+    look(stage)
+    assert not is_stopped(runner)
+    stage.report(runner, 2)
+    look(stage)
+    assert is_stopped(runner)
+
+
+def test_a_runner_that_asks_for_it_before_its_first_task_is_replaced_after_that() -> None:
+    stage = Stage()
+    runner = stage.ready()
+    stage.say(runner, messages.Worn("its plugins fill it"))
+    look(stage)
+    assert not is_stopped(runner)
+    stage.grant(1)
+    stage.report(runner, 1)
+    look(stage)
+    assert is_stopped(runner)

@@ -60,4 +60,5 @@ def test_each_field_of_a_runner_and_of_a_task_has_one_writer() -> None:
         "waiting": "work",
         "was_stopped": "runner",
         "withheld": "solo",
+        "worn": "desk",
     }

@@ -18,9 +18,14 @@ class Lines:
 
     def __init__(self) -> None:
         self.lines: list[bytes] = []
+        #: How often it was given some.
+        self.puts = 0
 
-    def put(self, line: bytes) -> None:
-        self.lines.append(line)
+    def put(self, line: bytes, lines: int = 1) -> None:
+        self.puts += 1
+        given = line.splitlines(keepends=True)
+        assert len(given) == lines
+        self.lines += given
 
 
 @pytest.fixture
@@ -30,7 +35,14 @@ def written(monkeypatch: pytest.MonkeyPatch) -> Lines:
     return lines
 
 
-def test_lines_are_passed_on_whole_and_one_by_one() -> None:
+def test_many_short_lines_are_passed_on_at_once() -> None:
+    lines: Any = Lines()
+    reader = Output(lines)
+    reader.data_received(b"\n" * 65536)
+    assert (len(lines.lines), lines.puts) == (65536, 1)
+
+
+def test_lines_are_passed_on_whole() -> None:
     lines: Any = Lines()
     reader = Output(lines)
     for data in (b"a", b"b\nc", b"\n\nrest"):

@@ -11,6 +11,7 @@ from gowork.worker._desk.instructions import StartRunner
 from gowork.worker._desk.runner import RunnerId
 from gowork.worker._fleet.local import LocalRunner
 from gowork.worker._runner import main, messages, pipe
+from gowork.worker._runner.upkeep import Upkeep
 
 
 class Executor:
@@ -44,7 +45,7 @@ SAID = [messages.Withheld(2, heard=2), messages.Withheld(0, heard=3)]
 async def test_a_runner_process_says_how_many_messages_of_its_slots_it_has_heard() -> None:
     runner, transport = main._Runner(None), Transport()  # type: ignore[arg-type]
     runner.connection_made(transport)  # type: ignore[arg-type]
-    runner.begin(Executor(runner.send_withheld))  # type: ignore[arg-type]
+    runner.begin(Executor(runner.send_withheld), Upkeep([], dict, print))  # type: ignore[arg-type]
     for message in SLOTS:
         runner.data_received(pipe.frame(pipe.CONTROL, messages.encode(message)))
     assert transport.said == SAID

@@ -49,8 +49,13 @@ class LogWriter:
         self._closed = False
         threading.Thread(target=self._run, name="log", daemon=True).start()
 
-    def put(self, line: bytes) -> None:
-        """Queues a line, which must end with a newline. Drops and counts it when too many bytes wait already."""
+    def put(self, line: bytes, lines: int = 1) -> None:
+        """Queues a line, which must end with a newline. Drops and counts it when too many bytes wait already.
+
+        Args:
+            line: one line, or several at once.
+            lines: how many.
+        """
         if os.getpid() != self._process:
             # The child of a fork has no thread that writes, and perhaps a lock that nobody will give back.
             _write(self.descriptor, line)
@@ -61,7 +66,7 @@ class LogWriter:
                 _write(self.descriptor, line)
                 return
             if self._closed or (self._bytes and self._bytes + len(line) > self._waiting_bytes_max):
-                self._dropped += 1
+                self._dropped += lines
                 return
             self._append_notice()
             self._append(line)
@@ -104,7 +109,7 @@ class LogWriter:
                 self._bytes -= len(chunk)
                 self._failed = not written
                 if not written:
-                    self._dropped += len(lines)
+                    self._dropped += chunk.count(b"\n")
                 self._changed.notify_all()
 
     def _take(self) -> list[bytes]:

@@ -62,5 +62,13 @@ class _WorkerCollector(Collector):
         lost = CounterMetricFamily("gowork_worker_runners_lost_total", "Runner processes that ended unasked.")
         lost.add_metric([], measures.runners_lost)
         yield lost
+        restored = CounterMetricFamily(
+            "gowork_worker_settings_restored_total",
+            "Settings of runner processes that were restored after handlers had changed them.",
+            labels=["setting"],
+        )
+        for setting, times in list(measures.settings_restored.items()):
+            restored.add_metric([setting], times)
+        yield restored
         if self._tls is not None:
             yield from of_certificates(self._tls)

@@ -296,6 +296,8 @@ class Desk:
                 self.solo.pump(now)
             case messages.Waiting(attempts):
                 self.work.waits(runner, attempts, now)
+            case messages.Worn(reason):
+                runner.worn = reason
             case _:
                 assert_never(message)
 

@@ -1,4 +1,4 @@
-"""Replaces runners that have run many tasks or have grown, so that a handler that leaks harms no other for long.
+"""Replaces runners that have run many tasks, have grown, or ask for it, so that no handler harms others for long.
 
 A runner that is to be replaced gets no new tasks. When it has finished those that it holds, it is told to stop, and the
 next runner takes its place. So no task is lost by that. One ordinary runner is replaced at a time, while others work.
@@ -35,18 +35,23 @@ class Recycling:
         """Whether a runner is to be replaced."""
         if not runner.is_process:
             return False
+        if runner.worn and runner.finished:
+            # One that is worn out by no task would be again, as soon as it is ready.
+            return True
         return 0 < self._tasks_max <= runner.finished or 0 < self._memory_bytes_max <= runner.memory_bytes
 
     def look(self, now: float) -> None:
         """Begins to replace a runner that is due, and stops one that has finished its tasks."""
-        if not (self._tasks_max or self._memory_bytes_max) or self._roster.is_closing:
+        if self._roster.is_closing:
             return
         ordinary = self._roster.ordinary
         if not self._roster.is_short and not any(runner.is_retiring or not runner.is_ready for runner in ordinary):
             due = next((runner for runner in ordinary if self.is_due(runner)), None)
             if due is not None:
                 due.is_retiring = True
-                fields = {"tasks": due.finished, "memory_bytes": due.memory_bytes}
+                fields: dict[str, object] = {"tasks": due.finished, "memory_bytes": due.memory_bytes}
+                if due.worn:
+                    fields["reason"] = due.worn
                 self._instruct(Note(Level.INFO, "runner is replaced", fields, due.id))
                 self._instruct(SPEAK)
         for runner in ordinary:

@@ -47,6 +47,7 @@ class Runner:
         "waiting",
         "was_stopped",
         "withheld",
+        "worn",
     )
 
     def __init__(
@@ -96,6 +97,8 @@ class Runner:
         self.finished = 0
         #: How much memory its process takes, as of its last answer. Written by the desk.
         self.memory_bytes = 0
+        #: Why it has asked to be replaced, in words; empty when it has not. Written by the desk.
+        self.worn = ""
         #: Whether it gets no more tasks, because it is replaced. Written by `recycling`.
         self.is_retiring = False
         #: How many slots it was asked to leave to isolated tasks, how many it has left, and how many of those are used.

@@ -53,7 +53,7 @@ class Fleet:
     """Runs runners. Await `run`, which lasts until `close`."""
 
     def __init__(
-        self, options: Options, tell: Callable[[Event], None], count: Callable[[messages.Executed], None]
+        self, options: Options, tell: Callable[[Event], None], count: Callable[[messages.Counted], None]
     ) -> None:
         """Args:
         options: the worker's options.

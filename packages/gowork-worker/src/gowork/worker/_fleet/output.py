@@ -85,9 +85,12 @@ class Output(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in lines:
-            self._put(line)
+        # All whole lines at once, because lines of a few bytes would cost the supervisor more than all else.
+        data = self._rest + data
+        end = data.rfind(b"\n") + 1
+        if end and self._writer is not None:
+            self._writer.put(data[:end], data.count(b"\n", 0, end))
+        self._rest = data[end:]
         while len(self._rest) > LINE_BYTES_MAX:
             self._put(self._rest[:LINE_BYTES_MAX])
             self._rest = self._rest[LINE_BYTES_MAX:]

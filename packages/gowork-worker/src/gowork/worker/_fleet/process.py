@@ -44,7 +44,7 @@ class ProcessRunner:
         start: StartRunner,
         setup: messages.Setup,
         tell: Callable[[Event], None],
-        count: Callable[[messages.Executed], None],
+        count: Callable[[messages.Counted], None],
         *,
         warden: Warden | None,
         lock_descriptor: int | None = None,
@@ -215,7 +215,7 @@ class ProcessRunner:
         message = messages.decode_from_runner(body)
         if isinstance(message, messages.Ready):
             self._tell(RunnerReady(self.id, message))
-        elif isinstance(message, messages.Executed):
+        elif isinstance(message, messages.Counted):
             self._count(message)
         else:
             self._tell(RunnerSaid(self.id, message))

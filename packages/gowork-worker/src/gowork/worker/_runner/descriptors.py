@@ -16,7 +16,7 @@ def open_descriptors() -> set[int]:
     # macOS has only the first. On Linux it is a link to the second, and may be missing.
     for name in os.listdir("/dev/fd" if os.path.isdir("/dev/fd") else "/proc/self/fd"):
         # The listing's own descriptor is among them, and closed by now.
-        if name.isdigit() and _identity(int(name)) is not None:
+        if name.isdigit() and file_of(int(name)) is not None:
             found.add(int(name))
     return found
 
@@ -25,14 +25,14 @@ class OwnDescriptors:
     """Remembers which file is behind each of some descriptors."""
 
     def __init__(self, numbers: Iterable[int]) -> None:
-        self._identities = {number: _identity(number) for number in numbers}
+        self._identities = {number: file_of(number) for number in numbers}
 
     def intact(self) -> bool:
         """Whether each descriptor still has the same file behind it."""
-        return all(_identity(number) == identity for number, identity in self._identities.items())
+        return all(file_of(number) == identity for number, identity in self._identities.items())
 
 
-def _identity(number: int) -> tuple[int, int] | None:
+def file_of(number: int) -> tuple[int, int] | None:
     """Returns (device, inode) of the file that is open there; None when none is."""
     try:
         status = os.fstat(number)

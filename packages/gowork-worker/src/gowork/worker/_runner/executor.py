@@ -61,6 +61,7 @@ class Executor:
         clock: type[Clock] = Clock,
         thread: Callable[..., threading.Thread] = threading.Thread,
         attempts: Callable[..., Attempts] = Attempts,
+        context: contextvars.Context | None = None,
     ) -> None:
         """Args:
         loaded: the handlers.
@@ -77,10 +78,11 @@ class Executor:
         clock: counts how long attempts take. This and the next two are others only where a handler is tested.
         thread: makes a thread for plain handlers.
         attempts: makes what runs an attempt.
+        context: the one in which async handlers begin; None for that of the caller.
         """
         self._loop = asyncio.get_running_loop()
         #: The context in which async handlers begin. The end of one often starts the next, whose context must be fresh.
-        self._context = contextvars.copy_context()
+        self._context = contextvars.copy_context() if context is None else context
         self._handlers = loaded.handlers
         self._default = loaded.default
         self._refused = loaded.refused
@@ -179,6 +181,11 @@ class Executor:
     def idle(self) -> bool:
         """Whether nothing is held."""
         return not self._jobs.held
+
+    def running(self) -> dict[int, str]:
+        """Returns {fence: handler} of the attempts that have started and not ended."""
+        queued = self._jobs.queued
+        return {fence: job.handler.name for fence, job in list(self._jobs.held.items()) if fence not in queued}
 
     def look_after(self) -> None:
         """Settles jobs that were left without an owner. To be called about once a second.

@@ -7,6 +7,7 @@ the pipe, at which it ends its whole process group.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import os
 import signal
@@ -34,7 +35,9 @@ from gowork.worker._runner.exceptions import type_name
 from gowork.worker._runner.executor import Executor
 from gowork.worker._runner.loading import Loading
 from gowork.worker._runner.outbox import Outbox
+from gowork.worker._runner.settings import settings_of
 from gowork.worker._runner.table import SlotTable
+from gowork.worker._runner.upkeep import Upkeep
 from gowork.worker.processes import die_with_parent, hold_until_ended
 
 logger = logging.getLogger("gowork.worker.runner")
@@ -147,8 +150,10 @@ async def _run(connection: socket.socket, table: int, own: OwnDescriptors) -> Te
             runner.send_waiting,
             runner.give_up,
             encrypting_of(setup.worker, setup.encryption),
+            context=context_of_handlers(),
         )
-        runner.begin(executor)
+        upkeep = Upkeep(settings_of(loop), executor.running, runner.send_worn, setup.slots + setup.spare)
+        runner.begin(executor, upkeep)
         runner.send(ready_of(loaded, describes=setup.describes))
         await until(runner.stopped)
         executor.close()
@@ -195,6 +200,18 @@ def encrypting_of(worker: str, options: EncryptionOptions) -> Encrypting:
     with Loading() as loading:
         loading.doing("reading the keys of the codec")
         return Encrypting.of(worker, options)
+
+
+def context_of_handlers() -> contextvars.Context:
+    """Returns a copy of the current context without that of `decimal`, which all async handlers would share.
+
+    Each attempt makes one of its own when it first calculates, as one in a thread does.
+    """
+    context = contextvars.Context()
+    for variable, value in contextvars.copy_context().items():
+        if variable.name != "decimal_context":
+            context.run(variable.set, value)
+    return context
 
 
 def _telemetry() -> Telemetry | None:
@@ -259,14 +276,17 @@ class _Runner(asyncio.Protocol):
         self.stopped = asyncio.Event()
         self.outbox = Outbox(self._send_work, self.send)
         self._executor: Executor | None = None
+        self._upkeep: Upkeep | None = None
         #: How many Slots have come.
         self._slots_heard = 0
         self._transport: asyncio.Transport | None = None
         self._reader = pipe.FrameReader(self._take)
 
-    def begin(self, executor: Executor) -> None:
-        """Gives all tasks that come from now on to the executor."""
+    def begin(self, executor: Executor, upkeep: Upkeep) -> None:
+        """Gives all tasks that come from now on to the executor, and has the settings of the process restored."""
         self._executor = executor
+        self._upkeep = upkeep
+        self.outbox.leaving = upkeep.look
 
     def flush(self) -> None:
         """Sends the reports that are left."""
@@ -288,6 +308,10 @@ class _Runner(asyncio.Protocol):
     def send_waiting(self, attempts: int) -> None:
         """Tells how many attempts wait for other tasks."""
         self.send(messages.Waiting(attempts))
+
+    def send_worn(self, reason: str) -> None:
+        """Asks to be replaced."""
+        self.send(messages.Worn(reason))
 
     # asyncio.Protocol's own annotation is wider: a socket's transport reads and writes.
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -317,12 +341,16 @@ class _Runner(asyncio.Protocol):
             return
         response = session.ConnectResponse.FromString(bytes(body))
         assert self._executor is not None
+        assert self._upkeep is not None
         if response.grants:
             self._executor.feed(response.grants)
         if response.cancelled:
             self._executor.cancel(response.cancelled, "the task was cancelled")
         if response.pings:
             self._executor.look_after()
+            self._upkeep.look_after()
+            if counts := self._upkeep.take_counts():
+                self.send(messages.Restored(counts))
             self._write(pipe.WORK, session.ConnectRequest(pongs=response.pings).SerializeToString())
 
     def _control(self, message: messages.ToRunner) -> None:

@@ -124,6 +124,13 @@ class Waiting(msgspec.Struct, frozen=True, tag="waiting"):
     attempts: int
 
 
+class Worn(msgspec.Struct, frozen=True, tag="worn"):
+    """From a runner: it is to be replaced when it has finished its tasks."""
+
+    #: In words.
+    reason: str
+
+
 @dataclass(frozen=True, slots=True)
 class Running:
     """One occupied slot of the table that supervisor and runner share (`table`)."""
@@ -139,6 +146,13 @@ class Executed(msgspec.Struct, frozen=True, tag="executed"):
     """From a runner: how long those attempts took that have ended since the last such message."""
 
     rows: tuple[ExecutedRow, ...]
+
+
+class Restored(msgspec.Struct, frozen=True, tag="restored"):
+    """From a runner: how often it has restored settings that handlers had changed, since the last such message."""
+
+    #: {setting: number}
+    counts: dict[str, int]
 
 
 class ExecutedRow(msgspec.Struct, frozen=True, array_like=True):
@@ -174,8 +188,10 @@ EXECUTION_BUCKETS = (0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0, 300.0, 1800
 Control = Slots | Recall | Lease | Interrupt | Stop
 ToRunner = Setup | Control
 #: What a runner says of its tasks.
-OfTasks = Returned | Stopping | Withheld | Waiting
-FromRunner = Ready | OfTasks | Executed
+OfTasks = Returned | Stopping | Withheld | Waiting | Worn
+#: What a runner has counted.
+Counted = Executed | Restored
+FromRunner = Ready | OfTasks | Counted
 
 encode = msgspec.json.Encoder().encode
 decode_to_runner = msgspec.json.Decoder(ToRunner).decode

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 
 from gowork.base.buckets import Buckets
 from gowork.base.trace_context import sampled_trace_id
@@ -58,6 +59,8 @@ class Outbox:
         #: (queue, handler, status) -> how long attempts took
         self._executed: dict[tuple[str, str, str], Buckets] = {}
         self._executed_timer: asyncio.TimerHandle | None = None
+        #: Called before each frame of reports leaves, with a function that returns the handlers of those that have run.
+        self.leaving: Callable[[Callable[[], Iterable[str]]], None] | None = None
 
     def add(self, report: session.Report, job: Job | None) -> None:
         """Takes a report; `job` when it has run."""
@@ -97,6 +100,8 @@ class Outbox:
                         self._progress.pop(report.fence, None)
                 if size >= _BYTES_MAX:
                     break
+            if self.leaving is not None:
+                self.leaving(partial(self._handlers, len(batch)))
             self._send(batch, size, [])
             for _ in batch:
                 reports.popleft()
@@ -125,6 +130,10 @@ class Outbox:
             )
             self._executed.clear()
             self._send_executed(Executed(rows))
+
+    def _handlers(self, number: int) -> Iterable[str]:
+        jobs = [self._reports[place][1] for place in range(number)]
+        return {job.handler.options.name for job in jobs if job is not None}
 
     def _schedule_flush(self) -> None:
         wait = self._gathers_until - self._loop.time()

@@ -6,7 +6,8 @@ that neither memory nor a scrape grows with the names that clients give their qu
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 
 from gowork.base.buckets import Buckets, Exemplar
 from gowork.worker._runner.messages import EXECUTION_BUCKETS, ExecutedRow
@@ -20,6 +21,8 @@ HANDLERS_MAX = 100
 #: ones are counted with `other` as queue and as handler.
 EXECUTIONS_MAX = 2000
 OTHER = "other"
+#: The most settings with series of their own.
+SETTINGS_MAX = 50
 
 
 class Measures:
@@ -34,6 +37,8 @@ class Measures:
         self._handlers: set[str] = set()
         #: How many runners have ended without being told to stop. Written by `notes`.
         self.runners_lost = 0
+        #: {setting of runners: how often it was restored after a handler had changed it}
+        self.settings_restored: Counter[str] = Counter()
 
     def executed(self, rows: Iterable[ExecutedRow]) -> None:
         """Adds what a runner has counted."""
@@ -48,6 +53,13 @@ class Measures:
             buckets.total += row.seconds
             for traced in row.exemplars:
                 buckets.exemplars[traced.bucket] = Exemplar(traced.trace_id, traced.seconds, traced.at)
+
+    def restored(self, counts: Mapping[str, int]) -> None:
+        """Adds how often a runner has restored each setting."""
+        for setting, times in counts.items():
+            # Their names are few. But what comes from a runner may have been written by a handler.
+            known = setting in self.settings_restored or len(self.settings_restored) < SETTINGS_MAX
+            self.settings_restored[setting if known else OTHER] += times
 
     def _buckets_of(self, queue: str, handler: str, status: str) -> Buckets:
         key = (queue, handler, status)

@@ -135,8 +135,12 @@ class Supervisor:
             return False
         return True
 
-    def _count(self, executed: messages.Executed) -> None:
-        self.measures.executed(executed.rows)
+    def _count(self, counted: messages.Counted) -> None:
+        match counted:
+            case messages.Executed(rows):
+                self.measures.executed(rows)
+            case messages.Restored(counts):
+                self.measures.restored(counts)
 
     def _whom(self, id: RunnerId) -> Mapping[str, object]:
         runner = self.fleet.runners[id]
