@@ -33,7 +33,9 @@ def now() -> dict[str, Keeper]:
     return {setting.name: setting for setting in settings_of(asyncio.get_running_loop())}
 
 
-async def test_what_programs_do_every_day_changes_no_setting() -> None:
+async def test_what_programs_do_every_day_changes_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As in a runner, where nobody has asked for the policy yet.
+    monkeypatch.setattr(asyncio.events, "_event_loop_policy", None)
     settings = now()
     asyncio.new_event_loop().close()
     with warnings.catch_warnings(), contextlib.chdir("/"), decimal.localcontext():
