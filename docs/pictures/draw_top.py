@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import os
 import re
 import signal
 import subprocess
@@ -138,7 +139,11 @@ def worker(folder: str, leader: str, name: str, *options: str) -> Iterator[subpr
 def process(folder: str, module: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """A process of this Python that is stopped at the end."""
     command = [sys.executable, "-m", module, *arguments]
-    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as started:
+    # Of the plugins that are installed here, one is enough for a picture.
+    env = {**os.environ, "GOWORK_PLUGIN": "shell"}
+    with subprocess.Popen(
+        command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as started:
         try:
             yield started
         finally:

@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console, RenderableType
 from rich.text import Text
 
+from gowork.cli import __version__
 from gowork.cli.columns import Column, fitted, shared
 from gowork.cli.screen import pages, screen
 from gowork.cli.tables import outcome
@@ -167,6 +168,11 @@ class TestPicture:
         assert len(headings) == 3
         for heading in headings:
             assert set(heading.split()) <= shown, f"{heading}: run `nox -s pictures`"
+
+    def test_the_picture_is_of_this_version(self) -> None:
+        texts = [html.unescape(text) for text in re.findall(r"<text[^>]*>(.*?)</text>", self.PICTURE.read_text())]
+        (version,) = re.findall(r"version\s+(\d+\.\d+)", " ".join(texts))
+        assert __version__.startswith(f"{version}."), "run `nox -s pictures`"
 
     def test_the_picture_tells_nothing_of_where_it_was_drawn_and_loads_nothing(self) -> None:
         picture = self.PICTURE.read_text()
