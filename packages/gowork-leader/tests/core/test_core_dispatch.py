@@ -2,6 +2,7 @@ from leader_core import Core, spec
 
 from gowork.leader._core import commands as cmd
 from gowork.leader._core import state
+from gowork.leader._core.dispatch import FEW_LANES
 from gowork.leader._core.effects import StartWork
 from gowork.leader._core.explain import explain
 from gowork.leader._core.model import HeartbeatStatus, Outcome, Priority, Status
@@ -227,3 +228,31 @@ def test_no_credit_makes_a_worker_hold_more_than_the_bound(monkeypatch):
     assert core.dispatch() == {connection: ["0", "1", "2"]}
     core.report(connection, "0")
     assert core.dispatch() == {connection: ["3"]}
+
+
+def test_a_run_of_grants_leaves_to_a_callback_worker_what_has_no_free_slot() -> None:
+    core = Core()
+    core.connect(slots=2, credit=6, default="work")
+    core.do(cmd.Join("old", "127.0.0.1:1"))
+    core.submit(*[spec(f"t{each}", handler="") for each in range(5)])
+    core.dispatch()
+    assert [core.standing(f"t{each}").worker for each in range(5)] == ["w1", "w1", "old", "w1", "w1"]
+
+
+def test_among_many_lanes_a_callback_worker_alone_gets_its_task() -> None:
+    core = Core()
+    core.do(cmd.Join("old", "127.0.0.1:1"))
+    core.submit(*[spec(f"t{each}", handler="", key=f"k{each}") for each in range(FEW_LANES + 1)])
+    core.dispatch()
+    assert core.standing("t0").worker == "old"
+
+
+def test_a_configured_queue_without_work_has_no_claim_to_the_turns_that_it_missed() -> None:
+    core = Core()
+    core.do(cmd.ConfigureQueue("quiet", weight=2))
+    worker = core.connect(slots=40, credit=40)
+    core.submit(*[spec(f"a{each}", queue="busy") for each in range(30)], spec("b", queue="other"))
+    core.dispatch()
+    core.submit(*[spec(f"c{each}", queue="busy") for each in range(8)])
+    core.submit(*[spec(f"q{each}", queue="quiet") for each in range(8)])
+    assert any(id.startswith("c") for id in core.dispatch()[worker][:8])

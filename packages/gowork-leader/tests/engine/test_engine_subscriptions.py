@@ -9,8 +9,9 @@ from gowork.leader._engine.subscriptions import SMALL_BYTES, WAITERS_BYTES_MAX, 
 from gowork.leader._engine.watching import SubscriptionsClosed
 
 
-def task(id: str, body: bytes = b"body") -> Task:
-    return Task(1, Spec(id, LaneKey("default", Priority.LOW, "", ()), body), Standing(Status.COMPLETED, 0), 1)
+def task(id: str, body: bytes = b"body", result: str = "") -> Task:
+    spec = Spec(id, LaneKey("default", Priority.LOW, "", ()), body)
+    return Task(1, spec, Standing(Status.COMPLETED, 0, result=result), 1)
 
 
 @pytest.fixture
@@ -114,6 +115,16 @@ async def test_of_tasks_that_are_told_together_those_beyond_the_bound_are_kept_a
     subscriptions.publish([task(id) for id in "abcd"], 1)
     assert subscriptions.waiting.bytes == 3 * len(b"body")
     assert ids_of(await waiter.take()) == (["a", "b", "c"], ["d"])
+
+
+async def test_results_of_tasks_that_are_told_together_count(
+    subscriptions: Subscriptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gowork.leader._engine.subscriptions.WAITER_BYTES_MAX", 10)
+    waiter = waiter_of(subscriptions, *"abc")
+    subscriptions.publish([task(id, b"", "123456") for id in "abc"], 1)
+    assert subscriptions.waiting.bytes == 12
+    assert ids_of(await waiter.take()) == (["a", "b"], ["c"])
 
 
 async def test_of_tasks_that_are_told_together_only_the_large_bodies_are_left_out(subscriptions: Subscriptions) -> None:

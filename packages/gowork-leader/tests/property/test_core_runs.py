@@ -16,7 +16,7 @@ from test_core_invariants import HANDLERS, KEYS, QUEUES, Cluster
 from gowork.leader._core import commands as cmd
 from gowork.leader._core import dispatch, runs
 from gowork.leader._core.lanes import Lane
-from gowork.leader._core.model import Outcome, Status
+from gowork.leader._core.model import Outcome, Priority, Status
 from gowork.leader._core.queues import Queues
 from gowork.leader._core.state import Settings
 
@@ -205,6 +205,15 @@ def test_a_queue_that_gets_a_run_moves_back_in_the_order_of_queues_by_each_grant
     queue = core.state.queues.get("default")
     assert queue is not None
     assert queue.virtual == 2.5
+
+
+def test_a_run_of_grants_passes_over_no_lower_priority_for_ever() -> None:
+    core = Core(compares=True)
+    core.submit(spec("low"))
+    core.wall_ms += dispatch.STARVING_MS
+    core.submit(*[spec(f"h{each}", priority=Priority.HIGH) for each in range(20)])
+    core.connect(slots=12, credit=12)
+    assert core.dispatch()[1].index("low") == dispatch.STARVING_TURNS - 1
 
 
 def test_a_run_of_grants_ends_before_a_task_that_has_expired() -> None:

@@ -581,3 +581,23 @@ async def test_a_stream_is_not_read_while_too_many_bytes_of_reports_wait(
         posted[read - 2].set_result(None)
     await reading
     assert len(posted) == 5
+
+
+@pytest.mark.parametrize(
+    ("frame", "told"),
+    [
+        ({"completions": [spb.Completions()] * 101}, "completions: has 101 messages; the limit is 100"),
+        ({"reports": [spb.Report()] * 100_001}, "reports: has 100001 reports, with the rows of completions; the limit"),
+        (
+            {"reports": [spb.Report()] * 50_001, "completions": [spb.Completions(ids=[""] * 5_000)] * 10},
+            "reports: has 100001 reports, with the rows of completions; the limit is 100000; send the rest in another",
+        ),
+        ({"progress": [spb.ProgressReport()] * 100_001}, "progress: has 100001 messages; the limit is 100000"),
+    ],
+    ids=["completions", "reports", "rows", "progress"],
+)
+async def test_what_a_frame_has_is_bounded(leader: ServedLeader, frame: dict[str, Any], told: str) -> None:
+    async with leader.worker() as worker:
+        await worker.send(**frame)
+        refusal = await worker.refusal()
+    assert refusal.message.startswith(told)

@@ -249,6 +249,44 @@ def test_the_seqs_of_removed_tasks_may_come_again_after_a_start(connection: apsw
         assert sorted(loaded(connection).find(connection, there)) == sorted(there.values())
 
 
+@pytest.mark.usefixtures("small")
+def test_an_id_whose_seq_is_from_before_the_generation_is_found_after_a_start(connection: apsw.Connection) -> None:
+    ids = loaded(connection)
+    for seq in range(1, 25):
+        write(connection, ids, Batch([new_task(seq, f"task-{100 - seq}")]))
+    write(connection, ids, Batch(deletes=[DeletedTask(5, "task-95", 1)]))
+    write(connection, ids, Batch([new_task(5, "a")]))
+    assert loaded(connection).find(connection, ["a"]) == [5]
+
+
+def test_a_task_that_comes_again_with_its_seq_in_one_transaction_is_found(connection: apsw.Connection) -> None:
+    ids = loaded(connection)
+    write(connection, ids, Batch([new_task(1, "y"), new_task(2, "x")]))
+    connection.execute("BEGIN")
+    again = Batch([new_task(2, "x")])
+    for batch in (Batch(deletes=[DeletedTask(2, "x", 1)]), again, Batch(deletes=[DeletedTask(1, "y", 2)])):
+        write_rows(connection, batch, LaneIds(), ids, 0)
+    with pytest.raises(StoreError, match="contradicts"):
+        ids.insert(connection, ["x"], [3])
+    connection.execute("COMMIT")
+    ids.settle()
+    assert ids.find(connection, ["x", "y"]) == [2]
+
+
+def test_an_id_may_come_and_go_and_come_again_in_one_transaction(connection: apsw.Connection) -> None:
+    ids = loaded(connection)
+    write(connection, ids, Batch([new_task(1, "y")]))
+    write(connection, ids, Batch([new_task(2, "y")], deletes=[DeletedTask(1, "y", 1)]))
+    connection.execute("BEGIN")
+    for batch in (Batch([new_task(3, "x")]), Batch(deletes=[DeletedTask(3, "x", 2)])):
+        write_rows(connection, batch, LaneIds(), ids, 0)
+    connection.execute("COMMIT")
+    ids.settle()
+    assert ids.find(connection, ["x", "y"]) == [2]
+    write(connection, ids, Batch([new_task(4, "x")]))
+    assert sorted(ids.find(connection, ["x", "y"])) == [2, 4]
+
+
 def test_a_bounded_number_of_missed_ids_is_kept(connection: apsw.Connection, small: None) -> None:
     ids = loaded(connection)
     for number in range(40):

@@ -93,6 +93,13 @@ def test_columns_are_joined_with_those_that_have_the_same_ones_up_to_the_limit(m
     assert [reports_of(part) for part in parts] == before
 
 
+def test_texts_bytes_and_both_are_not_joined_with_each_other() -> None:
+    rows = [[completed(1), completed(2)], [completed(3, b"x"), completed(4, b"y")], [completed(5), completed(6, b"z")]]
+    frame = session.ConnectRequest()
+    join([columns for _, columns in (pack(each, 1) for each in rows) if columns is not None], frame.completions)
+    assert [reports_of(check(columns)) for columns in frame.completions] == rows
+
+
 def test_rows_are_left_out_of_all_columns() -> None:
     reports = [completed(fence, f"{fence}", "00-1-2-01") for fence in range(1, 6)]
     _, columns = pack(reports, 1)

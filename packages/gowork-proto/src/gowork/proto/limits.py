@@ -23,6 +23,11 @@ BATCH_TASKS_MAX = 10_000
 FOLLOW_UPS_MAX = 1_000
 #: Most rows of one message of completions by columns.
 COMPLETIONS_ROWS_MAX = 10_000
+#: Most such messages in one frame of a worker. One is enough for each set of columns and each 10,000 rows.
+FRAME_COMPLETIONS_MAX = 100
+#: Most reports in one frame of a worker, with the rows of completions, and most messages of progress. As many tasks as
+#: that are the most that one worker holds.
+FRAME_REPORTS_MAX = 100_000
 #: Most bytes of one ScheduleTasks call.
 BATCH_BYTES_MAX = 4 << 20
 #: Most tasks or members on one page, and how many a page has when the caller names no number.

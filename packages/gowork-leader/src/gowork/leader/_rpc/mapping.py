@@ -31,7 +31,7 @@ from gowork.leader._core.queries import MemberView
 from gowork.leader._core.queues import Queue
 from gowork.leader._core.ranges import RANGE_KEY, range_of
 from gowork.leader._replication.census import Census, LeaderView
-from gowork.leader._rpc.columns import SHORT_RESULT_CHARS, completions_from
+from gowork.leader._rpc.columns import SHORT_RESULT_CHARS, check_lengths, completions_from
 from gowork.leader._rpc.validation import check_follow_ups
 from gowork.leader._wire.specs import DEFAULT_QUEUE, retry_of, spec_from
 from gowork.leader.store.codec import restore
@@ -223,8 +223,10 @@ def frame_from(frame: session_pb2.ConnectRequest, connection: int, clock_ns: Cal
     no way to refuse one field.
 
     Raises:
-        Refusal: INVALID_ARGUMENT: columns have different lengths, so that nobody knows which rows belong together.
+        Refusal: INVALID_ARGUMENT: columns have different lengths, so that nobody knows which rows belong together, or
+            the frame has more than it may have.
     """
+    check_lengths(frame)
     conditions = frame.conditions
     reports = [_report_from(report) for report in frame.reports]
     completions: Sequence[cmd.Completions] = ()

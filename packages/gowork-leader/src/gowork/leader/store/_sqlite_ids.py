@@ -20,7 +20,7 @@ from gowork.leader.store._sqlite_rows import RowsStatement
 from gowork.leader.store.protocol import StoreError
 
 #: How many tasks come before their ids go to the table. Memory has the ids of up to twice as many, and of one batch:
-#: some 30 MB at most.
+#: some 40 MB at most, with the longest ids.
 RECENT_MAX = 65_536
 #: How many ids go to the table at a time. There is a slice for each half as many new tasks, so that the table has taken
 #: all of them long before there are as many again.
@@ -169,6 +169,9 @@ class TaskIds:
                     change.new[id] = seq
             if direct:
                 _DIRECT.run(connection, direct)
+        if change.gone:
+            # The same seq comes again to an id that went earlier in this transaction, when a leader began in between.
+            change.gone.difference_update(zip(ids, seqs, strict=True))
         change.tasks += len(ids)
         change.owed += len(ids)
         change.last_seq = max(change.last_seq, last_seq)

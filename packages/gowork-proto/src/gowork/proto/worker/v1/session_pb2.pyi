@@ -47,6 +47,8 @@ Global___HeldState: _TypeAlias = HeldState  # noqa: Y015
 class ConnectRequest(_message.Message):
     """ConnectRequest is a frame from the worker. An empty one is a heartbeat; after Welcome each is answered by an empty
     ConnectResponse, in order, so that the worker knows which of its frames were heard. It is sent beside all other frames.
+    A frame has at most 100,000 reports, with the rows of its completions, 100,000 messages of progress, and 100 messages of completions.
+    More end the stream with INVALID_ARGUMENT, which names the field.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
