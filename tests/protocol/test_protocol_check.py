@@ -147,7 +147,12 @@ async def test_a_worker_in_another_language_keeps_every_rule(node: list[str]) ->
 @pytest.mark.parametrize(("rule", "scene", "old", "new"), BROKEN, ids=[rule for rule, *_ in BROKEN])
 async def test_a_worker_that_breaks_a_rule_fails_it(node: list[str], rule: str, scene: str, old: str, new: str) -> None:
     plant(Path(node[1]), old, new)
-    broken = await failed(node, IMPATIENT, scene)
+    broken: dict[str, Finding] = {}
+    for _ in range(5):
+        # A worker that does not pause is slow all the same while it gets no processor.
+        broken = await failed(node, IMPATIENT, scene)
+        if rule in broken:
+            break
     assert rule in broken
     assert broken[rule].verdict is Verdict.FAIL
     assert broken[rule].seen
