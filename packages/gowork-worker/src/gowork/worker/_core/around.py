@@ -18,8 +18,7 @@ from contextlib import (
     AbstractContextManager,
     AsyncExitStack,
     ExitStack,
-    asynccontextmanager,
-    contextmanager,
+    suppress,
 )
 from time import monotonic
 from types import TracebackType
@@ -31,6 +30,7 @@ from gowork.worker._core.context import Context
 from gowork.worker._core.held_on_loop import HeldOnLoop, within
 from gowork.worker._core.hook_order import outermost_first
 from gowork.worker._core.steering import Steering
+from gowork.worker._core.yielding import is_refusal, yielding, yielding_async
 
 logger = logging.getLogger("gowork.worker.runner")
 
@@ -148,9 +148,9 @@ class _Hook:
     def __init__(self, found: pluggy.HookImpl) -> None:
         function: Callable[..., Any] = found.function
         if inspect.isasyncgenfunction(function):
-            function = asynccontextmanager(function)
+            function = yielding_async(function)
         elif inspect.isgeneratorfunction(function):
-            function = contextmanager(function)
+            function = yielding(function)
         self._function = function
         self._takes_context = bool(found.argnames)
         self.plugin = found.plugin_name
@@ -195,7 +195,8 @@ class _Hook:
 
     def blame(self, error: BaseException) -> None:
         """Writes into an exception whose it is. Some do not say so: that of a generator that does not yield."""
-        error.add_note(f"It was raised by the hook {OWN} of the plugin {self.plugin}.")
+        with suppress(Exception):  # A frozen dataclass takes no notes.
+            error.add_note(f"It was raised by the hook {OWN} of the plugin {self.plugin}.")
 
 
 class _Guarded:
@@ -224,7 +225,7 @@ class _Guarded:
             if own is not error:
                 raise
         except BaseException as own:  # noqa: BLE001 - as in enter
-            if own is not error:
+            if own is not error and not is_refusal(own, error):
                 self._hook.fault(own)
                 return
         self._hook.works(began)
@@ -253,7 +254,7 @@ class _GuardedAsync:
             if own is not error:
                 raise
         except BaseException as own:  # noqa: BLE001 - a cancel too: how the attempt ends stands by now
-            if own is not error:
+            if own is not error and not is_refusal(own, error):
                 self._hook.fault(own)
                 return
         self._hook.works(began)
@@ -281,6 +282,8 @@ class _Own:
         try:
             return bool(self._manager.__exit__(kind, error, trace))
         except BaseException as own:
+            if is_refusal(own, error):
+                return False
             if own is not error:
                 self._hook.blame(own)
             raise
@@ -308,6 +311,8 @@ class _OwnAsync:
         try:
             return bool(await within(HOOK_SECONDS_MAX, self._manager.__aexit__(kind, error, trace), "left"))
         except BaseException as own:
+            if is_refusal(own, error):
+                return False
             if own is not error:
                 self._hook.blame(own)
             raise
