@@ -18,6 +18,8 @@ from contextlib import (
     AbstractContextManager,
     AsyncExitStack,
     ExitStack,
+    asynccontextmanager,
+    contextmanager,
     suppress,
 )
 from time import monotonic
@@ -30,7 +32,6 @@ from gowork.worker._core.context import Context
 from gowork.worker._core.held_on_loop import HeldOnLoop, within
 from gowork.worker._core.hook_order import outermost_first
 from gowork.worker._core.steering import Steering
-from gowork.worker._core.yielding import is_refusal, yielding, yielding_async
 
 logger = logging.getLogger("gowork.worker.runner")
 
@@ -148,9 +149,9 @@ class _Hook:
     def __init__(self, found: pluggy.HookImpl) -> None:
         function: Callable[..., Any] = found.function
         if inspect.isasyncgenfunction(function):
-            function = yielding_async(function)
+            function = asynccontextmanager(function)
         elif inspect.isgeneratorfunction(function):
-            function = yielding(function)
+            function = contextmanager(function)
         self._function = function
         self._takes_context = bool(found.argnames)
         self.plugin = found.plugin_name
@@ -225,7 +226,7 @@ class _Guarded:
             if own is not error:
                 raise
         except BaseException as own:  # noqa: BLE001 - as in enter
-            if own is not error and not is_refusal(own, error):
+            if own is not error and not _is_refusal(own, error):
                 self._hook.fault(own)
                 return
         self._hook.works(began)
@@ -254,7 +255,7 @@ class _GuardedAsync:
             if own is not error:
                 raise
         except BaseException as own:  # noqa: BLE001 - a cancel too: how the attempt ends stands by now
-            if own is not error and not is_refusal(own, error):
+            if own is not error and not _is_refusal(own, error):
                 self._hook.fault(own)
                 return
         self._hook.works(began)
@@ -282,7 +283,7 @@ class _Own:
         try:
             return bool(self._manager.__exit__(kind, error, trace))
         except BaseException as own:
-            if is_refusal(own, error):
+            if _is_refusal(own, error):
                 return False
             if own is not error:
                 self._hook.blame(own)
@@ -311,7 +312,7 @@ class _OwnAsync:
         try:
             return bool(await within(HOOK_SECONDS_MAX, self._manager.__aexit__(kind, error, trace), "left"))
         except BaseException as own:
-            if is_refusal(own, error):
+            if _is_refusal(own, error):
                 return False
             if own is not error:
                 self._hook.blame(own)
@@ -335,6 +336,15 @@ def _swallowed(error: BaseException | None) -> HookFault:
     return HookFault(
         f"it swallowed the task's {type(error).__name__}, which holds all the same: write `raise` after it"
     )
+
+
+def _is_refusal(own: BaseException, error: BaseException | None) -> bool:
+    """Whether contextlib has raised this, because the exception that went through it let nothing be written into it.
+
+    It sets the traceback, which one that is a frozen dataclass refuses.
+    """
+    # attrs has a class of the same name.
+    return error is not None and own.__context__ is error and type(own).__name__ == "FrozenInstanceError"
 
 
 def _is_cancelled() -> bool:
