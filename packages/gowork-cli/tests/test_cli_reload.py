@@ -173,19 +173,24 @@ def test_a_few_files_are_named_and_the_rest_is_counted() -> None:
 async def test_a_stop_while_workers_start_again_is_a_stop_and_no_failure() -> None:
     starting = asyncio.Event()
 
-    class Silent(Nursery):
-        async def start(self, *arguments: Any, **more: Any) -> Child:
+    class Slow(Child):
+        async def ready(self, key: str, timeout: float) -> dict[str, Any]:
             starting.set()
-            await asyncio.Event().wait()
-            raise AssertionError
+            return await super().ready(key, timeout)
 
-    async with Silent() as nursery:
+    class Nursing(Nursery):
+        async def start(self, *arguments: Any, **more: Any) -> Child:
+            child = await super().start("worker-1", ["-c", "import signal; signal.pause()"])
+            child.__class__ = Slow
+            return child
+
+    async with Nursing() as nursery:
         workers = Workers(nursery, ["127.0.0.1:0"], [], {}, print)
 
         async def run() -> None:
             async with asyncio.TaskGroup() as group:
                 workers.watch(group)
-                await workers.restart(0.0)
+                group.create_task(workers.restart(0.0))
 
         running = asyncio.create_task(run())
         await starting.wait()
