@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sys
@@ -12,8 +13,9 @@ from typing import Any
 import psutil
 import pytest
 
-from gowork.cli.processes import Nursery
+from gowork.cli.processes import Child, Nursery
 from gowork.cli.reloading import ReloadError, _named, _short, check_syntax
+from gowork.cli.workers import Workers
 from gowork.client import Client
 
 MODULE = "cli_test_reloaded"
@@ -95,6 +97,11 @@ def test_code_that_does_not_load_leaves_the_workers_as_they_are(reloaded: Any, i
     assert "the workers go on with the code that they have" in line
     assert f"--import {MODULE} does not load: " in line
     assert "no_such_thing" in line
+    # It leaves no words of its own, as a crash in native code.
+    up.source.write_text(SOURCE + "import os; os._exit(7)\n")
+    line = told(up, "the workers ")
+    assert "the workers go on with the code that they have" in line
+    assert f"{MODULE} does not load: the process that tried it ended with exit code 7" in line
     assert worker_pids(up) == before
     assert add(up, invoke, "--handler", "answer", "", "--wait") == "1\n"
     up.source.write_text(SOURCE.replace("return 1", "return 3"))
@@ -161,6 +168,36 @@ def test_a_few_files_are_named_and_the_rest_is_counted() -> None:
     assert _named(["/a.py", "/b.py", "/c.py"]) == "/a.py, /b.py, /c.py"
     assert _named([f"/{name}.py" for name in "abcde"]) == "/a.py, /b.py, /c.py and 2 more"
     assert _short("/elsewhere/a.py") == "/elsewhere/a.py"
+
+
+async def test_a_stop_while_workers_start_again_is_a_stop_and_no_failure() -> None:
+    starting = asyncio.Event()
+
+    class Slow(Child):
+        async def ready(self, key: str, timeout: float) -> dict[str, Any]:
+            starting.set()
+            return await super().ready(key, timeout)
+
+    class Nursing(Nursery):
+        async def start(self, *arguments: Any, **more: Any) -> Child:
+            child = await super().start("worker-1", ["-c", "import signal; signal.pause()"])
+            child.__class__ = Slow
+            return child
+
+    async with Nursing() as nursery:
+        workers = Workers(nursery, ["127.0.0.1:0"], [], {}, print)
+
+        async def run() -> None:
+            async with asyncio.TaskGroup() as group:
+                workers.watch(group)
+                group.create_task(workers.restart(0.0))
+
+        running = asyncio.create_task(run())
+        await starting.wait()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        workers.stop_watching()
 
 
 async def test_a_child_that_was_forgotten_is_not_killed_by_the_warden() -> None:

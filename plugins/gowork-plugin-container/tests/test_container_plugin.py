@@ -108,6 +108,17 @@ async def test_a_container_is_run_with_nothing_that_it_was_not_given(folder: Pat
     assert not [option for option in options if re.match("--(volume|mount|privileged|device|userns|pid|ipc)=", option)]
 
 
+async def test_podman_does_not_hand_the_workers_proxies_to_containers(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await run("true")
+    assert "--http-proxy" not in calls(folder)[0]  # Docker has no such option, and hands none over.
+    (folder / "podman").symlink_to("engine")
+    monkeypatch.setenv(ENGINE_VARIABLE, str(folder / "podman"))
+    await run("true")
+    assert "--http-proxy=false" in calls(folder)[-1].partition(" test.local/tool:1 ")[0].split()
+
+
 async def test_a_container_is_called_after_its_fence(folder: Path) -> None:
     for fence, id in ((7, "a"), (8, "a"), (8, "b")):
         await attempt(["true"], options={"fence": fence, "id": id})

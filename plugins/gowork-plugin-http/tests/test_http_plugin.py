@@ -21,7 +21,7 @@ from gowork.worker.errors import PluginError
 from gowork.worker.testing import FailureKind, Outcome, Status, Switch, cancel, run_handler
 from gowork_plugin_http import ALLOW_VARIABLE, HttpResult
 from gowork_plugin_http.addresses import NETWORKS_MAX, Addresses
-from gowork_plugin_http.bodies import Body
+from gowork_plugin_http.bodies import MEMBERS_MAX, Body
 from gowork_plugin_http.plugin import RETRY_AFTER_SECONDS_MAX, retry_after
 
 PLUGIN = "gowork_plugin_http.plugin"
@@ -275,17 +275,24 @@ def test_a_decompression_bomb_is_cut(server: Server, encoding: str, pack: Callab
     assert (result.body, result.truncated) == ("small", False)
 
 
+class Stream:
+    """Bytes that come in steps."""
+
+    def __init__(self, data: bytes, step: int) -> None:
+        self._data = data
+        self._step = step
+
+    async def readany(self) -> bytes:
+        data, self._data = self._data[: self._step], self._data[self._step :]
+        return data
+
+
 async def test_no_more_is_decompressed_than_is_kept() -> None:
-    chunks = [gzip.compress(b"0" * 50_000_000), b""]
-
-    class Stream:
-        async def readany(self) -> bytes:
-            return chunks.pop(0)
-
+    stream = Stream(gzip.compress(b"0" * 50_000_000), 1 << 20)
     body = Body("gzip", 1000)
     tracemalloc.start()
     try:
-        await body.read(Stream())
+        await body.read(stream)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -296,6 +303,62 @@ async def test_no_more_is_decompressed_than_is_kept() -> None:
 def test_what_cannot_be_decompressed_fails_for_good(server: Server) -> None:
     server.answers["/"] = answer(b"not packed", Content_Encoding="gzip")
     assert "can't be decompressed" in failed(attempt(f"{server.url}/"), "Fail", retried=False)
+
+
+def headless(data: bytes) -> bytes:
+    """Deflate without the header of zlib."""
+    packing = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return packing.compress(data) + packing.flush()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "packed"),
+    [
+        ("gzip", gzip.compress(b"one ") + gzip.compress(b"") + gzip.compress(b"two")),
+        ("gzip", gzip.compress(b"one two") + bytes(100)),
+        ("gzip", gzip.compress(b"one two") + b"more"),
+        ("deflate", zlib.compress(b"one two") + zlib.compress(b"three")),
+        ("deflate", headless(b"one two")),
+    ],
+    ids=["members", "zeros behind", "other bytes behind", "one member of zlib", "without zlib's header"],
+)
+@pytest.mark.parametrize("step", [1, 1000])
+async def test_each_form_of_compressed_data_is_read(encoding: str, packed: bytes, step: int) -> None:
+    body = Body(encoding, 1000)
+    await body.read(Stream(packed, step))
+    assert (body.text(None), body.truncated) == ("one two", False)
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+def test_an_answer_whose_compressed_data_is_cut_is_tried_again(server: Server, encoding: str) -> None:
+    packed = {"gzip": gzip.compress, "deflate": zlib.compress}[encoding](b"one two three")
+    server.answers["/"] = answer(packed[:-5], Content_Encoding=encoding)
+    assert "ends before" in failed(attempt(f"{server.url}/"), "HttpFailed", retried=True)
+    server.answers["/"] = answer(b"", Content_Encoding=encoding)
+    assert call(f"{server.url}/").body == ""
+
+
+async def test_a_body_of_many_empty_members_is_refused() -> None:
+    body = Body("gzip", 1000)
+    with pytest.raises(ValueError, match="members"):
+        await body.read(Stream(gzip.compress(b"") * (MEMBERS_MAX + 1), 1 << 20))
+
+
+def test_names_are_looked_up_beside_the_threads_of_the_loop(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name server that does not answer must not keep the loop's threads from other handlers."""
+    threads = []
+    before = socket.getaddrinfo
+
+    def noting(host: Any, *options: Any, **named: Any) -> Any:
+        if host == "localhost":
+            threads.append(threading.current_thread().name)
+        return before(host, *options, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", noting)
+    server.answers["/"] = answer(b"reached")
+    assert call(f"http://localhost:{server.port}/").body == "reached"
+    assert threads
+    assert all(name.startswith("gowork-http-lookup") for name in threads)
 
 
 @pytest.mark.parametrize(

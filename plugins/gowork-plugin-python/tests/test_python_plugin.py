@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +18,7 @@ from gowork.worker.errors import PluginError
 from gowork.worker.testing import FailureKind, Outcome, Status, cancel, run_handler
 from gowork_plugin_python import ALLOW_VARIABLE, AllowList, NotAllowed, PythonCall
 from gowork_plugin_python.allowed import NAME_CHARS_MAX, PATTERNS_MAX
-from gowork_plugin_python.plugin import gowork_register_handlers
+from gowork_plugin_python.plugin import found, gowork_register_handlers
 
 PLUGIN = "gowork_plugin_python.plugin"
 FUNCTIONS = """
@@ -172,6 +173,19 @@ def test_async_function_runs_on_the_loop_and_is_cancelled_there(functions: None)
     assert attempt("called:call_later", name="ada", handler="python-async").result == "ADA"
     stopped = attempt("called:hello", "Ada", handler="python-async", options={"faults": [cancel(after=5)]})
     assert (stopped.status, stopped.was_killed, stopped.elapsed) == (Status.CANCELLED, False, 5)
+
+
+def test_imports_hold_none_of_the_threads_of_the_loop(functions: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = []
+
+    def noting(target: Any) -> Any:
+        threads.append(threading.current_thread().name)
+        return found(target)
+
+    monkeypatch.setattr("gowork_plugin_python.plugin.found", noting)
+    assert attempt("called:hello", "Ada", handler="python-async").result == "Hello, Ada!"
+    (thread,) = threads
+    assert thread.startswith("gowork-python-import")
 
 
 @pytest.mark.parametrize(

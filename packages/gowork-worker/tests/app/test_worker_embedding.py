@@ -157,6 +157,37 @@ async def test_a_program_that_ends_hands_its_tasks_back(leader: Any, tmp_path: A
     assert session.condition.leaving
 
 
+#: Starts its worker on its top level.
+UNGUARDED = """
+import os, sys
+from gowork.worker import Worker, handler
+
+@handler
+def double(number: int) -> int:
+    return 2 * number
+
+with Worker(os.environ["TEST_LEADER"], handlers=[double], runners=1, slots=1):
+    sys.stdin.readline()
+"""
+
+
+@pytest.mark.parametrize("name", ["script.py", "__main__.py"], ids=["a script", "a folder"])
+async def test_a_script_may_start_its_worker_on_its_top_level(leader: Any, tmp_path: Any, name: str) -> None:
+    (tmp_path / name).write_text(UNGUARDED)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        tmp_path if name == "__main__.py" else tmp_path / name,
+        stdin=asyncio.subprocess.PIPE,
+        env={**os.environ, "TEST_LEADER": leader.address},
+    )
+    session = await leader.session()
+    session.grant(1, "double", "21")
+    report = await session.report(1)
+    assert (report.outcome, report.result) == (tasks.ATTEMPT_OUTCOME_COMPLETED, "42")
+    await process.communicate(b"\n")
+    assert process.returncode == 0
+
+
 async def test_a_child_that_is_forked_has_no_worker_to_hand_back(leader: Any) -> None:
     worker = Worker(leader.address, runners=0, plugins=["echo"]).start()
     await leader.session()

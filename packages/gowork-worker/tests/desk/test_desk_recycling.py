@@ -5,7 +5,7 @@ from __future__ import annotations
 from desk_stage import FakeRunner, Stage
 
 from gowork.worker._desk.events import CutOff, Looked, Ponged, RunnerEnded, RunnerReady
-from gowork.worker._desk.instructions import NoteRunnerLost
+from gowork.worker._desk.instructions import Level, Note, NoteRunnerLost
 from gowork.worker._runner import messages
 from gowork.worker._runner.messages import Stop
 
@@ -90,10 +90,27 @@ def test_one_runner_is_replaced_at_a_time() -> None:
 def test_a_runner_that_has_grown_is_replaced() -> None:
     stage = Stage(runner_memory_bytes_max=1000)
     runner = stage.ready()
+    stage.grant(1)
+    stage.report(runner, 1)
     stage.tell(Ponged(runner.id, 999))
     look(stage)
     assert not is_stopped(runner)
     stage.tell(Ponged(runner.id, 1000))
+    look(stage)
+    assert is_stopped(runner)
+
+
+def test_a_runner_that_is_too_large_before_its_first_task_is_replaced_after_that_and_one_line_says_so() -> None:
+    stage = Stage(runner_memory_bytes_max=300 << 20)
+    runner = stage.ready()
+    for _ in range(2):
+        stage.tell(Ponged(runner.id, 400 << 20))
+        look(stage)
+    assert not is_stopped(runner)
+    (note,) = [each for each in stage.instructions if isinstance(each, Note) and each.level is Level.WARNING]
+    assert (note.runner, note.fields["memory_mib"], note.fields["runner_memory_max"]) == (runner.id, 400, 300)
+    stage.grant(1)
+    stage.report(runner, 1)
     look(stage)
     assert is_stopped(runner)
 

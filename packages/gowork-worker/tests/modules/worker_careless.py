@@ -80,6 +80,12 @@ CHANGES: dict[str, Callable[[], Any]] = {
     "closed streams": _no_output,
     "other streams": _redirected_output,
     "closed descriptors": lambda: os.closerange(0, 3),
+    "resource limits": lambda: resource.setrlimit(
+        resource.RLIMIT_FSIZE, (1, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
+    ),
+    "log record factory": lambda: logging.setLogRecordFactory(lambda *values, **more: None),  # type: ignore[arg-type, return-value]
+    "logger class": lambda: logging.setLoggerClass(_Logger),
+    "processor time": lambda: signal.setitimer(signal.ITIMER_PROF, 3600.0),
 }
 
 
@@ -99,6 +105,13 @@ CHANGES_ON_LOOP: dict[str, Callable[[], Any]] = {
 class _Policy(asyncio.DefaultEventLoopPolicy):
     def new_event_loop(self) -> asyncio.AbstractEventLoop:
         raise RuntimeError("no loop for anybody")
+
+
+class _Logger(logging.Logger):
+    """Logs nothing."""
+
+    def isEnabledFor(self, level: int) -> bool:
+        return False
 
 
 @handler

@@ -9,6 +9,7 @@ import json
 import locale
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -48,6 +49,10 @@ def _find() -> dict[str, Any]:
         "loop": asyncio.new_event_loop().close(),
         "time": time.time() > 1e9,
         "json": json.loads(json.dumps([1])),
+        "file size": resource.getrlimit(resource.RLIMIT_FSIZE),
+        "processor time": signal.getitimer(signal.ITIMER_PROF),
+        "log record": logging.makeLogRecord({}) is not None,
+        "logger class": str(logging.getLoggerClass()),
         "streams": [os.fstat(each).st_mode for each in range(3)],
         "signals": {str(each): str(signal.getsignal(each))[:12] for each in (signal.SIGTERM, signal.SIGUSR1)},
     }

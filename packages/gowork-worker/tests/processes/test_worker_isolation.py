@@ -65,6 +65,29 @@ async def test_what_a_handler_changes_is_as_it_was_when_the_next_task_runs(
     assert service.supervisor.measures.runners_lost == 0
 
 
+@pytest.mark.parametrize(
+    ("what", "setting"),
+    [
+        ("resource limits", "resource limits"),
+        ("log record factory", "log record factory"),
+        ("logger class", "logger class"),
+        ("processor time", "alarm"),
+    ],
+)
+async def test_what_few_handlers_change_is_restored_within_a_second(
+    leader: Any, start_worker: Any, eventually: Any, what: str, setting: str
+) -> None:
+    service = await start_worker(slots=2, runners=1, selection=CARELESS, log_format="text")
+    scripted = await leader.session()
+    before = await found(scripted, 1)
+    scripted.grant(2, "change", what)
+    assert (await scripted.report(2)).outcome == tasks.ATTEMPT_OUTCOME_COMPLETED
+    await eventually(lambda: service.supervisor.measures.settings_restored)
+    assert service.supervisor.measures.settings_restored == {setting: 1}
+    assert await found(scripted, 3) == before
+    assert service.supervisor.measures.runners_lost == 0
+
+
 async def test_a_change_is_counted_and_the_line_names_the_handler(
     leader: Any, start_worker: Any, eventually: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:

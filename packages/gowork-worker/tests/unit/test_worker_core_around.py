@@ -5,7 +5,8 @@ import contextlib
 import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, ExitStack, contextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -445,3 +446,53 @@ def test_hooks_around_all_tasks_are_told_first() -> None:
     with pytest.raises(ValueError, match="mine"):
         run(around(a=noting([], "a"), b=noting([], "b")), body, told)
     assert told.notes == [("stand", error), ("stand", error)]
+
+
+@dataclass(frozen=True)
+class _Frozen(Exception):
+    """Lets nobody write into it: neither a traceback nor a note."""
+
+    item: str
+
+
+def _thrown(error: BaseException) -> Any:
+    raise error
+
+
+def plain_generator(ctx: Any) -> Iterator[None]:
+    yield
+
+
+async def async_generator(ctx: Any) -> AsyncIterator[None]:
+    yield
+
+
+#: A hook may be a generator, and may return what contextlib makes of one.
+FORMS = [plain_generator, async_generator, contextmanager(plain_generator), asynccontextmanager(async_generator)]
+
+
+@pytest.mark.parametrize("hook", FORMS)
+async def test_an_exception_that_lets_nothing_be_written_into_it_is_no_hook_s_fault(
+    hook: Hook, caplog: pytest.LogCaptureFixture
+) -> None:
+    loop, error = asyncio.get_running_loop(), _Frozen("apple")
+    with pytest.raises(_Frozen):
+        await run_async(all_of(a=hook), lambda: _thrown(error))
+    with pytest.raises(_Frozen):
+        await asyncio.to_thread(run, all_of(loop, a=hook), lambda: _thrown(error))
+    with pytest.raises(_Frozen):
+        await asyncio.to_thread(run_own, own_of(loop, a=hook), "a", lambda: _thrown(error))
+    async with AsyncExitStack() as stack:
+        stack.enter_context(pytest.raises(_Frozen))
+        await own_of(a=hook).enter_own_async(stack, CONTEXT, "a", Told())
+        raise error
+    assert caplog.records == []
+
+
+def test_a_hook_around_own_tasks_may_raise_what_takes_no_notes() -> None:
+    def refusing(ctx: Any) -> Iterator[None]:
+        raise _Frozen("apple")
+        yield
+
+    with pytest.raises(_Frozen):
+        run_own(own_of(a=refusing), "a")

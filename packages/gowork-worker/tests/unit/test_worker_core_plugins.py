@@ -210,6 +210,21 @@ def test_function_of_a_prompt_cannot_be_referred_to(monkeypatch: pytest.MonkeyPa
         references.refer(typed)
 
 
+def test_function_of_a_folder_that_is_run_is_found_by_its_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """In a runner, the module of this name is the runner's own."""
+    path = tmp_path / "__main__.py"
+    main = SimpleNamespace(__spec__=SimpleNamespace(name="__main__"), __file__=str(path))
+    monkeypatch.setitem(sys.modules, "__main__", main)
+
+    def typed() -> None: ...
+
+    typed.__module__, typed.__qualname__ = "__main__", "typed"
+    with pytest.raises(UnimportableError, match="an archive"):
+        references.refer(typed)
+    path.touch()
+    assert references.refer(typed) == references.Reference("", "typed", str(path))
+
+
 def test_script_is_run_up_to_its_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = tmp_path / "script.py"
     script.write_text(

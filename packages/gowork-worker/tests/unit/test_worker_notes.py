@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
@@ -10,6 +12,7 @@ from gowork.worker._desk.instructions import Level, Note, NoteLoss, NoteTimedOut
 from gowork.worker._desk.runner import RunnerId
 from gowork.worker._runner import endings
 from gowork.worker._runner.failure_log import HANDLER_LINES_MAX, Detail, FailureLog
+from gowork.worker._runner.messages import Ready
 from gowork.worker._supervisor.event_log import EVENT_LINES_MAX, EventLog
 from gowork.worker._supervisor.measures import Measures
 from gowork.worker._supervisor.notes import Notes
@@ -55,6 +58,16 @@ def test_a_runner_that_takes_many_tasks_along_leaves_few_lines_and_their_number(
     assert [getattr(line, "suppressed", 0) for line in lines[-2:]] == [1000 - EVENT_LINES_MAX, 0]
     assert [line.__dict__["task_id"] for line in (lines[0], lines[-1])] == ["t1", "t1002"]
     assert {line.__dict__["runner"] for line in lines} == {"fake"}
+
+
+@pytest.mark.parametrize(("is_set_up", "event"), [(True, "plugin error"), (False, "plugin error: it is broken")])
+def test_a_program_that_has_set_up_no_logging_reads_what_is_wrong_with_a_plugin(
+    notes: Notes, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, is_set_up: bool, event: str
+) -> None:
+    monkeypatch.setattr(logging.getLogger("gowork.worker"), "hasHandlers", lambda: is_set_up)
+    notes.learn(Ready((), "", ("it is broken",)))
+    (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert (record.message, record.__dict__["plugin_error"]) == (event, "it is broken")
 
 
 def test_what_the_supervisor_left_out_of_the_log_is_told(

@@ -8,14 +8,17 @@ import decimal
 import json
 import logging
 import os
+import resource
 import sys
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from gowork.worker._runner.settings import settings_of
+from gowork.worker._runner.settings_seldom import seldom_settings
 from gowork.worker._runner.upkeep import Keeper
 
 
@@ -70,6 +73,45 @@ async def test_a_folder_that_is_added_to_the_search_path_stays_behind_the_rest()
     assert setting.restore()
     assert sys.path == [*before, "/last", "/first"]
     assert setting.is_kept()
+
+
+@pytest.fixture
+def file_size() -> Iterator[tuple[int, int]]:
+    """The limits of the size of files, which are restored afterwards."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield limits
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def limits_now() -> Keeper:
+    (setting,) = [each for each in seldom_settings() if each.name == "resource limits"]
+    return setting
+
+
+def test_a_limit_that_is_lowered_is_restored_and_one_that_is_raised_stays(file_size: tuple[int, int]) -> None:
+    soft, hard = file_size
+    setting = limits_now()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 40, hard))
+    assert not setting.is_kept()
+    assert setting.restore()
+    assert resource.getrlimit(resource.RLIMIT_FSIZE) == (soft, hard)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 40, hard))
+    setting = limits_now()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert setting.is_kept()
+
+
+def test_a_limit_that_nobody_can_raise_again_wears_the_runner(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    monkeypatch.setattr("gowork.worker._runner.settings_seldom._getrlimit", lambda limit: limits)
+    setting = limits_now()
+    limits = (1 << 20, 1 << 30)
+    made: list[tuple[int, int]] = []
+    monkeypatch.setattr("gowork.worker._runner.settings_seldom._setrlimit", lambda limit, value: made.append(value))
+    with pytest.raises(OSError, match="hard limit"):
+        setting.restore()
+    # It is at least as high as it may be.
+    assert set(made) == {(1 << 30, 1 << 30)}
 
 
 async def test_a_directory_that_is_gone_cannot_be_restored(tmp_path: Path) -> None:

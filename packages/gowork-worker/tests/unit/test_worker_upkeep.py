@@ -71,6 +71,23 @@ def stage() -> Stage:
     return Stage()
 
 
+def test_what_is_looked_at_seldom_is_looked_at_about_once_a_second_and_while_it_is_changed(stage: Stage) -> None:
+    seldom = FakeSetting()
+    stage.upkeep = Upkeep([stage.setting], lambda: dict(stage.running), stage.worn.append, seldom=[seldom])
+    seldom.value = 1
+    stage.look()
+    assert seldom.value == 1
+    stage.running = {1: "careless"}
+    stage.upkeep.look_after()
+    assert seldom.value == 1  # Its attempt runs.
+    stage.running = {}
+    stage.look()
+    assert seldom.value == 0
+    seldom.value = 1
+    stage.upkeep.look_after()
+    assert seldom.value == 0
+
+
 def test_a_change_is_restored_at_once_when_nothing_else_runs(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
     stage.setting.value = 1
     stage.look("careless")

@@ -51,7 +51,7 @@ class Containers:
         run = Run(engine, name_of(ctx), job.output_bytes_max)
         began = time.monotonic()
         try:
-            code = await run.run(self._options(ctx, job), job.stdin.encode())
+            code = await run.run(self._options(ctx, job, engine.command), job.stdin.encode())
         except OSError as error:
             raise Fail(f"the engine's command could not be started: {error}", retry=True) from error
         result = ContainerResult(
@@ -68,12 +68,14 @@ class Containers:
             raise ContainerFailed(result)
         return _fitting(result)
 
-    def _options(self, ctx: Context, job: ContainerJob) -> list[str]:
+    def _options(self, ctx: Context, job: ContainerJob, engine: str) -> list[str]:
         memory = f"{job.memory_mib}m"
         return [
             f"--pull={self._settings.pull}",
             "--interactive",
             f"--network={job.network}",
+            # Podman hands the worker's own proxies to containers, with the passwords in their URLs.
+            *(["--http-proxy=false"] if os.path.basename(engine) == "podman" else []),
             f"--memory={memory}",
             # The same number: no swap.
             f"--memory-swap={memory}",

@@ -10,6 +10,7 @@ import msgspec
 from gowork_plugin_http.addresses import Dialler
 from gowork_plugin_http.bodies import Body
 from gowork_plugin_http.job import HttpJob, HttpResult
+from gowork_plugin_http.lookups import Lookups
 from gowork_plugin_http.redirects import Request, next_request
 
 #: How many bytes the headers of an answer may have, all together. The client itself refuses single ones that are longer
@@ -26,12 +27,15 @@ async def exchange(job: HttpJob, request: Request, dialler: Dialler) -> HttpResu
         ValueError: when a redirect can't be followed, or the answer can't be read.
         aiohttp.ClientError: when there is no whole answer.
         OSError: likewise.
+        BodyCut: likewise.
     """
     began = time.monotonic()
     # A session of its own, so that no task sees connections or cookies of another one. It takes no proxy and no
     # password from the environment.
     async with aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(socket_factory=dialler, force_close=True, use_dns_cache=False),
+        connector=aiohttp.TCPConnector(
+            resolver=Lookups(), socket_factory=dialler, force_close=True, use_dns_cache=False
+        ),
         cookie_jar=aiohttp.DummyCookieJar(),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
         auto_decompress=False,

@@ -13,6 +13,7 @@ import aiohttp
 
 from gowork.worker import Context, Fail, PluginRegistry, Retry, handler, hookimpl
 from gowork_plugin_http.addresses import ALLOW_VARIABLE, Addresses, Dialler
+from gowork_plugin_http.bodies import BodyCut
 from gowork_plugin_http.exchange import exchange
 from gowork_plugin_http.job import HttpFailed, HttpJob, HttpResult, target
 from gowork_plugin_http.redirects import Request
@@ -49,6 +50,8 @@ class Calls:
                 result = await exchange(job, request_of(job, ctx.id), dialler)
         except TimeoutError:
             raise HttpFailed(f"there was no whole answer within {job.timeout:g} s (timeout)") from None
+        except BodyCut as error:
+            raise HttpFailed(f"there was no whole answer: {error}") from None
         except (aiohttp.ClientConnectorError, OSError) as error:
             if dialler.refused:
                 raise Fail(_refusal(dialler)) from None

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import importlib
 import inspect
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from gowork.worker import Fail, PluginRegistry, handler, hookimpl
 from gowork_plugin_python.allowed import ALLOW_VARIABLE, AllowList, Target, offers
 from gowork_plugin_python.call import PythonCall, bound
+
+#: How many functions of `python-async` a runner looks for at once. An import may take long.
+IMPORTS_MAX = 32
+
+_threads = ThreadPoolExecutor(IMPORTS_MAX, "gowork-python-import")
 
 
 class Calls:
@@ -33,8 +41,9 @@ class Calls:
     @handler("python-async")
     async def on_loop(self, call: PythonCall) -> Any:
         """Calls an `async def` on the runner's loop."""
-        # Imports may take long, and the loop is not this handler's alone.
-        function = await asyncio.to_thread(found, self._target(call))
+        # Imports may take long, and neither the loop nor its threads are this handler's alone.
+        look = partial(contextvars.copy_context().run, found, self._target(call))
+        function = await asyncio.get_running_loop().run_in_executor(_threads, look)
         if not is_async(function):
             raise Fail(f"call: {call.call} is a plain function; schedule it for the handler 'python'")
         args, kwargs = _arguments(function, call)

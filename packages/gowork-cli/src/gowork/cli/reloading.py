@@ -138,9 +138,16 @@ async def _check_modules(modules: Sequence[str], nursery: Nursery) -> None:
         child.kill()
         await child.ended()
         nursery.forget(child)
-    for row in rows:
+    found = [(str(row.get("plugin", "")).partition(" (")[0], row) for row in rows]
+    missing = set(modules) - {module for module, _ in found}
+    if missing:
+        # They have crashed the process, or ended it.
+        names = " ".join(sorted(missing))
+        raise ReloadError(
+            f"--import {names} does not load: the process that tried it ended with exit code {child.code}"
+        )
+    for module, row in found:
         # An installed plugin may be broken, as it was before.
-        module = str(row.get("plugin", "")).partition(" (")[0]
         for error in row.get("errors", ()) if module in modules else ():
             raise ReloadError(f"--import {module} does not load: {str(error).removeprefix(f'{module}: ')}")
 

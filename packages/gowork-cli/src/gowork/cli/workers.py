@@ -85,6 +85,10 @@ class Workers:
             self._nursery.forget(worker)
         try:
             await self.start()
+        except asyncio.CancelledError:
+            # The cluster stops: nobody is to hear of the workers that end with it.
+            self._group = None
+            raise
         finally:
             if self._group is not None:
                 self.watch(self._group)

@@ -204,6 +204,8 @@ class Worker:
         Raises:
             WorkerError: in a thread where an event loop runs, which leaving the body would block.
         """
+        # First, because a loop also runs where a runner loads a script for its handlers.
+        _not_in_runner()
         _not_in_loop("`with Worker(…)`", "use `async with Worker(…)`")
         return self.start()
 

@@ -20,6 +20,7 @@ from contextlib import (
     ExitStack,
     asynccontextmanager,
     contextmanager,
+    suppress,
 )
 from time import monotonic
 from types import TracebackType
@@ -195,7 +196,8 @@ class _Hook:
 
     def blame(self, error: BaseException) -> None:
         """Writes into an exception whose it is. Some do not say so: that of a generator that does not yield."""
-        error.add_note(f"It was raised by the hook {OWN} of the plugin {self.plugin}.")
+        with suppress(Exception):  # A frozen dataclass takes no notes.
+            error.add_note(f"It was raised by the hook {OWN} of the plugin {self.plugin}.")
 
 
 class _Guarded:
@@ -224,7 +226,7 @@ class _Guarded:
             if own is not error:
                 raise
         except BaseException as own:  # noqa: BLE001 - as in enter
-            if own is not error:
+            if own is not error and not _is_refusal(own, error):
                 self._hook.fault(own)
                 return
         self._hook.works(began)
@@ -253,7 +255,7 @@ class _GuardedAsync:
             if own is not error:
                 raise
         except BaseException as own:  # noqa: BLE001 - a cancel too: how the attempt ends stands by now
-            if own is not error:
+            if own is not error and not _is_refusal(own, error):
                 self._hook.fault(own)
                 return
         self._hook.works(began)
@@ -281,6 +283,8 @@ class _Own:
         try:
             return bool(self._manager.__exit__(kind, error, trace))
         except BaseException as own:
+            if _is_refusal(own, error):
+                return False
             if own is not error:
                 self._hook.blame(own)
             raise
@@ -308,6 +312,8 @@ class _OwnAsync:
         try:
             return bool(await within(HOOK_SECONDS_MAX, self._manager.__aexit__(kind, error, trace), "left"))
         except BaseException as own:
+            if _is_refusal(own, error):
+                return False
             if own is not error:
                 self._hook.blame(own)
             raise
@@ -330,6 +336,15 @@ def _swallowed(error: BaseException | None) -> HookFault:
     return HookFault(
         f"it swallowed the task's {type(error).__name__}, which holds all the same: write `raise` after it"
     )
+
+
+def _is_refusal(own: BaseException, error: BaseException | None) -> bool:
+    """Whether contextlib has raised this, because the exception that went through it let nothing be written into it.
+
+    It sets the traceback, which one that is a frozen dataclass refuses.
+    """
+    # attrs has a class of the same name.
+    return error is not None and own.__context__ is error and type(own).__name__ == "FrozenInstanceError"
 
 
 def _is_cancelled() -> bool:

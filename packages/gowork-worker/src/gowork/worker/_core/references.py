@@ -28,7 +28,7 @@ def refer(function: Callable[..., Any]) -> Reference:
     """Returns the reference to a function.
 
     Raises:
-        UnimportableError: for a lambda, a function within a function, or one typed into a prompt or a notebook.
+        UnimportableError: for a lambda, a function within a function, or one in a prompt, a notebook or an archive.
     """
     qualname = getattr(function, "__qualname__", "")
     module = getattr(function, "__module__", "")
@@ -40,12 +40,14 @@ def refer(function: Callable[..., Any]) -> Reference:
         return Reference(module, qualname)
     main = sys.modules["__main__"]
     spec = getattr(main, "__spec__", None)
-    if spec is not None:
+    # `python folder` and `python archive.zip` run a module of this name, which in a runner is the runner's own.
+    if spec is not None and spec.name != "__main__":
         return Reference(spec.name, qualname)
     path = getattr(main, "__file__", None)
     if path is None or not os.path.exists(path):
         raise UnimportableError(
-            f"{qualname} was typed into a prompt or a notebook, where runner processes cannot find it: use runners=0"
+            f"{qualname} was typed into a prompt or a notebook, or is in an archive, where runner processes cannot "
+            "find it: put it into a module, or use runners=0"
         )
     return Reference("", qualname, os.path.abspath(path))
 

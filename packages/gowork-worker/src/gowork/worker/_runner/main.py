@@ -36,6 +36,7 @@ from gowork.worker._runner.executor import Executor
 from gowork.worker._runner.loading import Loading
 from gowork.worker._runner.outbox import Outbox
 from gowork.worker._runner.settings import settings_of
+from gowork.worker._runner.settings_seldom import seldom_settings
 from gowork.worker._runner.table import SlotTable
 from gowork.worker._runner.upkeep import Upkeep
 from gowork.worker.processes import die_with_parent, hold_until_ended
@@ -152,7 +153,8 @@ async def _run(connection: socket.socket, table: int, own: OwnDescriptors) -> Te
             encrypting_of(setup.worker, setup.encryption),
             context=context_of_handlers(),
         )
-        upkeep = Upkeep(settings_of(loop), executor.running, runner.send_worn, setup.slots + setup.spare)
+        threads = setup.slots + setup.spare
+        upkeep = Upkeep(settings_of(loop), executor.running, runner.send_worn, threads, seldom_settings())
         runner.begin(executor, upkeep)
         runner.send(ready_of(loaded, describes=setup.describes))
         await until(runner.stopped)

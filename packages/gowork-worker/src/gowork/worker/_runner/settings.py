@@ -138,17 +138,21 @@ class _Signals(Setting):
         return True
 
 
-class _Alarm(Setting):
-    """Whether a timer is set that sends SIGALRM. By default, that ends the process. One of a plugin's start is kept."""
+class Alarm(Setting):
+    """Whether a timer is set that sends a signal. By default, it ends the process. One of a plugin's start is kept."""
 
-    def __init__(self) -> None:
-        super().__init__("alarm", lambda: _getitimer(signal.ITIMER_REAL) != (0.0, 0.0), lambda value: None)
+    def __init__(self, timer: int) -> None:
+        """Args:
+        timer: its number, as `signal.ITIMER_REAL`.
+        """
+        super().__init__("alarm", lambda: _getitimer(timer) != (0.0, 0.0), lambda value: None)
+        self._timer = timer
 
     def is_kept(self) -> bool:
         return self._kept or not self.read()
 
     def restore(self) -> bool:
-        _setitimer(signal.ITIMER_REAL, 0.0)
+        _setitimer(self._timer, 0.0)
         return True
 
 
@@ -210,7 +214,7 @@ def settings_of(loop: asyncio.AbstractEventLoop) -> list[Keeper]:
         StandardDescriptors(),
         Streams(),
         _Signals(loop),
-        _Alarm(),
+        Alarm(signal.ITIMER_REAL),
         Setting("locale", partial(_setlocale, locale.LC_ALL), lambda value: _setlocale(locale.LC_ALL, value)),
         # Before the variables, because one that a handler has added must not stay.
         Setting("time zone", lambda: (_variables().get(_TZ), time.tzname), _set_time_zone),

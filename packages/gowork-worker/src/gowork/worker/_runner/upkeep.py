@@ -77,14 +77,18 @@ class Upkeep:
         running: Callable[[], Mapping[int, str]],
         worn: Callable[[str], None],
         threads_of_tasks: int = 0,
+        seldom: Sequence[Keeper] = (),
     ) -> None:
         """Args:
         settings: what to restore.
         running: returns {fence: handler} of the attempts that run.
         worn: told once why the runner is to be replaced, in words.
         threads_of_tasks: how many threads run tasks, at most.
+        seldom: what to restore, too, and to look at only about once a second, because that takes long.
         """
-        self._settings = settings
+        self._settings = (*settings, *seldom)
+        self._all = tuple(enumerate(self._settings))
+        self._often = self._all[: len(settings)]
         self._running = running
         self._tell_worn = worn
         self._threads_max = threads_of_tasks + THREADS_LEFT_MAX
@@ -96,17 +100,19 @@ class Upkeep:
         #: How often each setting was restored since this was asked last.
         self._restored: Counter[str] = Counter()
 
-    def look(self, ended: Callable[[], Iterable[str]] = tuple) -> None:
+    def look(self, ended: Callable[[], Iterable[str]] = tuple, at_all: bool = False) -> None:
         """Restores what is to be restored. Raises nothing.
 
         Args:
             ended: returns the handlers of the attempts that have ended since the last look. Called only when something
                 has changed.
+            at_all: also at what is to be looked at seldom. While something is changed, that is looked at each time.
         """
         # Lines of this are about the runner, also when an attempt's own context leads here.
         outer = running.set(None)
         try:
-            changed = [number for number, setting in enumerate(self._settings) if not setting.is_kept()]
+            settings = self._all if at_all or self._changes else self._often
+            changed = [number for number, setting in settings if not setting.is_kept()]
             if changed or self._changes:
                 self._look_at(changed, set(ended()))
         except BaseException as error:  # noqa: BLE001 - what is read may be an object of a handler's
@@ -116,7 +122,7 @@ class Upkeep:
 
     def look_after(self) -> None:
         """Looks, also for what all handlers use up together. To be called about once a second."""
-        self.look()
+        self.look(at_all=True)
         try:
             self._look_at_supplies()
         except BaseException as error:  # noqa: BLE001 - handlers may replace what is called here
@@ -159,7 +165,9 @@ class Upkeep:
         self._restored[setting.name] += 1
         suppressed = self._allowance.admit(setting.name)
         if suppressed is not None:
-            extra: dict[str, object] = {"setting": setting.name, "handlers": _named(handlers)}
+            extra: dict[str, object] = {"setting": setting.name}
+            if handlers:
+                extra["handlers"] = _named(handlers)
             if suppressed:
                 extra["suppressed"] = suppressed
             logger.warning("a handler changed a setting of its runner, which is restored", extra=extra)

@@ -45,7 +45,9 @@ class Notes:
         named = ", ".join(names[:_HANDLERS_LOGGED_MAX]) + (", ..." if len(names) > _HANDLERS_LOGGED_MAX else "")
         logger.info("handlers loaded", extra={"handlers": len(names), "names": named})
         for error in ready.plugin_errors:
-            logger.error("plugin error", extra={"plugin_error": error})
+            # Where a program has set up no logging, Python writes the event alone.
+            event = "plugin error" if logger.hasHandlers() else f"plugin error: {error}"
+            logger.error(event, extra={"plugin_error": error})
 
     def look_after(self) -> None:
         """Writes how many lines were left out, where no later line has told. Call it about once a second."""
