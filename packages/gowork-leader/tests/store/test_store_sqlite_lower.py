@@ -150,6 +150,10 @@ async def test_only_a_closed_store_of_the_newer_format_is_brought_to_the_older_o
     await store.close()
     with pytest.raises(StoreError, match="is not there"):
         _sqlite_lower.downgrade(tmp_path / "none.db")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(StoreError, match="is no file"):
+        _sqlite_lower.downgrade(tmp_path / "folder")
+    assert not (*tmp_path.glob("none.db*"), *tmp_path.glob("folder?*"))
     _sqlite_lower.downgrade(path)
     with pytest.raises(StoreError, match="has format 2 already"):
         _sqlite_lower.downgrade(path)

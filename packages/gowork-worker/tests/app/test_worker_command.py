@@ -220,6 +220,8 @@ def test_plugins_are_listed_as_table_and_as_json(monkeypatch: pytest.MonkeyPatch
     assert (row["plugin"], row["handlers"][0]["name"], row["handlers"][0]["default"]) == ("echo", "echo", True)
     table = runner.invoke(plugins_command.main, ["--plugin", "echo"]).output
     assert "echo (default)" in table
+    by_variable = runner.invoke(plugins_command.main, ["--plugin", "echo"], env={"GOWORK_OUTPUT": "json"})
+    assert by_variable.output == listed.output
 
 
 def test_plugins_are_listed_with_their_hooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -196,6 +196,13 @@ def test_a_plugin_that_is_not_installed_is_said() -> None:
     assert told.exit_code == 1
     assert "FAULT" in told.output
     assert "no plugin of this name is installed" in told.output
+    assert "ok" not in told.output.split()
+
+
+def test_the_form_of_the_findings_may_be_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOWORK_OUTPUT", "json")
+    (result,) = json.loads(invoked("nothing-like-it").output)
+    assert result["check"] == "load"
 
 
 def test_an_installed_plugin_is_checked_by_name() -> None:

@@ -35,6 +35,7 @@ Examples:
     "--output",
     "-o",
     type=click.Choice(["table", "json", "jsonl"]),
+    envvar="GOWORK_OUTPUT",
     default="table",
     show_default=True,
     help="The form of the list.",

@@ -57,6 +57,9 @@ class Check:
         slow = [f"it takes {found.seconds:.1f} s; --load-seconds allows {self._load_seconds:g}"]
         faults = [*found.faults, *(slow if found.seconds > self._load_seconds else [])]
         yield Result("load", "", faults, f"{len(found.handlers)} handlers in {found.seconds:.2f} s")
+        if not found.handlers and found.faults:
+            # Nothing is there of which the other checks could say that it is right.
+            return
         yield Result("prints nothing when loaded", "", [f"it prints {printed!r}"] if printed else [])
         yield Result("leaves nothing behind when loaded", "", found.left)
         named, _ = self._probe("names", names=tuple(found.names))
