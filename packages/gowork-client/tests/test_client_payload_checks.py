@@ -107,7 +107,8 @@ def test_a_schema_that_is_none_refuses_nothing(schema: Any) -> None:
     [
         ({"pattern": "^x+$"}, '"y"'),
         ({"properties": {"a": {"pattern": r"^[[:alpha:]]+$"}}}, {"a": "b"}),
-        ({"patternProperties": {"^x": {"type": "string"}}, "additionalProperties": False}, {"x": 1}),
+        ({"patternProperties": {"^x": {"type": "string"}}}, {"x": 1}),
+        ({"patternProperties": {"^[[:alpha:]]$": {}}, "additionalProperties": False}, {"x": 1}),
         ({"type": "array", "uniqueItems": True}, [1, 1]),
         ({"properties": {"a": {"uniqueItems": True}}}, {"a": [1, 1]}),
         ({"unevaluatedProperties": False}, {"a": 1}),

@@ -150,13 +150,17 @@ async def test_only_a_closed_store_of_the_newer_format_is_brought_to_the_older_o
     await store.close()
     with pytest.raises(StoreError, match="is not there"):
         _sqlite_lower.downgrade(tmp_path / "none.db")
-    (tmp_path / "folder").mkdir()
-    with pytest.raises(StoreError, match="is no file"):
-        _sqlite_lower.downgrade(tmp_path / "folder")
-    assert not (*tmp_path.glob("none.db*"), *tmp_path.glob("folder?*"))
     _sqlite_lower.downgrade(path)
     with pytest.raises(StoreError, match="has format 2 already"):
         _sqlite_lower.downgrade(path)
+
+
+@pytest.mark.parametrize("name", ["none.db", "folder"])
+def test_nothing_is_left_where_no_store_is(name: str, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(StoreError, match="is not there"):
+        _sqlite_lower.downgrade(tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
 @pytest.mark.parametrize("way", ["down", "up"])

@@ -76,7 +76,7 @@ def address(page: str, site: str) -> str:
         return _local(Path(site), path).as_uri() + behind
     if not _is_site(site):
         raise click.UsageError(
-            f"the site's address {site!r} must begin with https:// or http:// and a host, without ? and #, or be a folder"
+            f"the site's address {site!r} must be a folder, or begin with http:// or https:// and a host without ? or #"
         )
     return f"{site.rstrip('/')}/{__version__}/{path}{behind}"
 
