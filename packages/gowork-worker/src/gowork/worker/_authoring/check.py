@@ -121,7 +121,7 @@ class Check:
                 except subprocess.TimeoutExpired:
                     code = None
                 finally:
-                    _end(process)
+                    end_group(process)
             text = printed.read_text(encoding="utf-8", errors="replace").strip()
             shown = text if len(text) <= _SHOWN_CHARS else f"…{text[-_SHOWN_CHARS:]}"
             if answer.exists():
@@ -131,10 +131,11 @@ class Check:
                 return found, shown
             if code is None:
                 return f"it does not end within {seconds:g} s", shown
-            return f"it ends its process ({_ended(code)}): {shown}", shown
+            return f"it ends its process ({in_words(code)}): {shown}", shown
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def end_group(process: subprocess.Popen[bytes]) -> None:
+    """Ends a process that leads a group, and all that is in it."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
@@ -143,5 +144,6 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _ended(code: int) -> str:
+def in_words(code: int) -> str:
+    """Returns how a process ended, from its exit code."""
     return f"exit code {code}" if code >= 0 else signal.Signals(-code).name
