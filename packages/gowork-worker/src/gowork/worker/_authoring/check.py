@@ -13,12 +13,18 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from gowork.proto.limits import HANDLER_DESCRIPTION_BYTES_MAX
 from gowork.worker._authoring.probe import Found, Request
 
 #: How long a probe may take besides the time that loading may take, in seconds.
 PROBE_SECONDS = 10.0
 #: How many characters of what a plugin printed are shown.
 _SHOWN_CHARS = 200
+#: What is said of a handler whose payload's schema is left out of its description.
+_TOO_LARGE = (
+    f"with its payload's schema its description has more than {HANDLER_DESCRIPTION_BYTES_MAX:,} bytes, so clients do "
+    "not see the schema, nor check payloads by it: let the payload have fewer fields"
+)
 
 
 class Result(Struct, frozen=True):
@@ -70,7 +76,8 @@ class Check:
         yield Result("same handlers in each process", "", ["another process has others"] if differs else [])
         for name in found.handlers:
             without = ["its payload's type has no JSON schema"] if name in found.unschemed else []
-            yield Result("payload has a schema", name, without)
+            large = [_TOO_LARGE] if name in found.oversized else []
+            yield Result("payload has a schema", name, without + large)
         for name in found.handlers:
             payloads = [payload for handler, payload in self._tries if handler == name]
             if not payloads:
