@@ -106,12 +106,12 @@ def test_a_schema_that_is_none_refuses_nothing(schema: Any) -> None:
     ("schema", "payload"),
     [
         ({"pattern": "^x+$"}, '"y"'),
-        ({"properties": {"a": {"pattern": r"^[[:alpha:]]+$"}}}, {"a": "b"}),
-        ({"patternProperties": {"^x": {"type": "string"}}}, {"x": 1}),
-        ({"patternProperties": {"^[[:alpha:]]$": {}}, "additionalProperties": False}, {"x": 1}),
+        ({"type": "object", "properties": {"a": {"pattern": r"^[[:alpha:]]+$"}}}, {"a": "b"}),
+        ({"type": "object", "patternProperties": {"^x": {"type": "string"}}}, {"x": 1}),
+        ({"type": "object", "patternProperties": {"^x": {}}, "additionalProperties": False}, {"y": 1}),
         ({"type": "array", "uniqueItems": True}, [1, 1]),
-        ({"properties": {"a": {"uniqueItems": True}}}, {"a": [1, 1]}),
-        ({"unevaluatedProperties": False}, {"a": 1}),
+        ({"type": "object", "properties": {"a": {"uniqueItems": True}}}, {"a": [1, 1]}),
+        ({"type": "object", "unevaluatedProperties": False}, {"a": 1}),
         ({"type": "array", "unevaluatedItems": False}, [1]),
     ],
 )
