@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
@@ -182,6 +183,8 @@ def test_the_format_of_a_store_is_read_from_its_header(tmp_path: Path) -> None:
     assert made("other.db", 3, 1) == 0
     (tmp_path / "text").write_text("no database")
     assert own_machine.store_format(tmp_path / "text") == 0
+    os.mkfifo(tmp_path / "pipe")
+    assert own_machine.store_format(tmp_path / "pipe") == 0
     assert [checkup.store_format("f", version).state for version in (0, 1, checkup.STORE_FORMAT_MAX)] == [
         State.FINDING,
         State.OK,

@@ -40,6 +40,8 @@ def built(folder: Path, *pages: str) -> Path:
         ("index", "index.html"),
         ("tutorial", "docs/tutorial.html"),
         ("docs/tutorial.md", "docs/tutorial.html"),
+        ("hooks.html", "docs/hooks.html"),
+        ("#quickstart", "index.html#quickstart"),
         ("operating#upgrade", "docs/operating.html#upgrade"),
         ("commands", "reference/commands.html"),
         ("gowork-worker", "packages/gowork-worker/README.html"),
@@ -89,11 +91,23 @@ def test_a_folder_without_this_version_is_refused_with_those_that_it_has(tmp_pat
     assert f"has no docs/tls.html of version {__version__}; it has 0.0.1, 0.0.2; nox -s docs builds" in result.stderr
 
 
-@pytest.mark.parametrize("site", ["ftp://example.org", "https://", "no/folder"])
+@pytest.mark.parametrize(
+    "site",
+    [
+        "ftp://example.org",
+        "https://",
+        "no/folder",
+        "https://[::1",
+        "https://docs:eighty",
+        "https://docs/?a=1",
+        "https://docs/#a",
+    ],
+)
 def test_what_is_no_site_is_refused(site: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GOWORK_DOCS", site)
     result = docs("tls", "--print")
     assert (result.exit_code, result.stdout) == (2, "")
+    assert "Usage:" in result.stderr
 
 
 def test_the_page_is_opened_in_the_browser_that_the_user_has_chosen(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import socket
 import sys
 import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -88,12 +89,107 @@ def test_of_several_schemas_the_nearest_one_names_the_field() -> None:
     assert fault({"sizes": ["x"], "name": "a"}, version(schema)).startswith("payload.sizes[0]: ")
 
 
+def test_of_schemas_whose_errors_are_alike_the_one_with_fewest_is_named() -> None:
+    schema = {"anyOf": [{"required": ["one", "two"]}, {"required": ["three"]}]}
+    assert fault({}, version({"type": "object", **schema})) == "payload: 'three' is a required property"
+
+
 @pytest.mark.parametrize(
     "schema",
     [{"type": "nonsense"}, {"$ref": "http://127.0.0.1:1/x"}, {"$ref": "#/nowhere"}, {"properties": 3}, {"required": 1}],
 )
 def test_a_schema_that_is_none_refuses_nothing(schema: Any) -> None:
     assert fault_of(version(schema), "[1]", b"", 0) is None
+
+
+@pytest.mark.parametrize(
+    ("schema", "payload"),
+    [
+        ({"pattern": "^x+$"}, '"y"'),
+        ({"type": "object", "properties": {"a": {"pattern": r"^[[:alpha:]]+$"}}}, {"a": "b"}),
+        ({"type": "object", "patternProperties": {"^x": {"type": "string"}}}, {"x": 1}),
+        ({"type": "object", "patternProperties": {"^x": {}}, "additionalProperties": False}, {"y": 1}),
+        ({"type": "array", "uniqueItems": True}, [1, 1]),
+        ({"type": "object", "properties": {"a": {"uniqueItems": True}}}, {"a": [1, 1]}),
+        ({"type": "object", "unevaluatedProperties": False}, {"a": 1}),
+        ({"type": "array", "unevaluatedItems": False}, [1]),
+    ],
+)
+def test_patterns_and_unique_items_are_left_to_the_worker(schema: Any, payload: object) -> None:
+    assert fault(payload, version(schema)) == ""
+
+
+def test_beside_what_is_left_to_the_worker_the_rest_is_checked() -> None:
+    schema = {"pattern": "x", "uniqueItems": True, **JOB, "additionalProperties": False}
+    assert fault({"name": 1}, version(schema)).startswith("payload.name: ")
+    assert "'more' was unexpected" in fault({"name": "a", "more": 1}, version(schema))
+
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+SLOW = {"pattern": "^(a+)+$"}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$schema": DIALECT, **SLOW},
+        {"items": {"$schema": DIALECT, **SLOW}},
+        {"items": {"$ref": "#/x"}, "x": {"$schema": "http://json-schema.org/draft-07/schema#", **SLOW}},
+        {"$id": "gowork:x", "$dynamicAnchor": "meta", "$ref": DIALECT, "items": SLOW},
+    ],
+)
+def test_no_part_of_a_schema_brings_back_patterns(schema: Any) -> None:
+    # With patterns this would take hours.
+    assert fault(["a" * 60 + "!"], version(schema)) == ""
+
+
+def test_a_schema_that_names_its_dialect_is_checked() -> None:
+    assert fault({"name": 1}, version({"$schema": DIALECT, **JOB})).startswith("payload.name: ")
+
+
+def endless(keyword: str = "allOf") -> dict[str, Any]:
+    parts = {f"p{number}": {keyword: [{"$ref": f"#/$defs/p{number + 1}"}] * 2} for number in range(60)}
+    return {"$ref": "#/$defs/p0", "$defs": parts | {"p60": {"type": "integer"}}}
+
+
+@pytest.mark.parametrize("keyword", ["allOf", "anyOf", "oneOf"])
+def test_a_check_ends_in_time_whatever_the_schema(keyword: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "CHECK_SECONDS_MAX", 0.05)
+    assert fault({"a": 1}, version(endless(keyword))) == ""
+
+
+def test_what_took_too_long_once_is_left_to_the_worker_from_then_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = version(endless())
+    monkeypatch.setattr(checks, "CHECK_SECONDS_MAX", 0.05)
+    assert fault({"a": 1}, slow) == ""
+    monkeypatch.setattr(checks, "CHECK_SECONDS_MAX", 1e9)
+    assert fault({"a": 1}, slow) == ""
+
+
+def test_all_versions_of_a_handler_share_the_time_of_a_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter(range(1_000))
+    monkeypatch.setattr(checks.time, "thread_time", lambda: float(next(now)))
+    monkeypatch.setattr(checks, "CHECK_SECONDS_MAX", 5.0)
+    assert fault({"a": 1}, *(version({"type": "integer"}) for _ in range(20))) == ""
+
+
+def test_misspelt_fields_are_looked_for_among_a_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = []
+    monkeypatch.setattr(checks, "get_close_matches", lambda name, names, n: compared.append(len(names)) or [])
+    needed = {"type": "object", "required": [f"a{number}" for number in range(2_000)]}
+    assert "'a0' is a required property" in fault({f"b{number}": 1 for number in range(2_000)}, version(needed))
+    assert len(compared) <= 20
+    assert max(compared) <= 20
+
+
+def test_a_name_of_a_type_is_cut() -> None:
+    assert len(fault("", version({"title": "T" * 60_000}))) < 300
+    assert len(fault("", version({"$ref": "#/$defs/" + "T" * 60_000}))) < 300
+
+
+@pytest.mark.parametrize("payload", ["[" * 100_000, '{"name": NaN}', "[Infinity]", "-Infinity"])
+def test_what_is_not_json_is_refused(payload: str) -> None:
+    assert fault(payload).startswith("payload: it is not JSON")
 
 
 def test_nothing_that_a_schema_refers_to_is_fetched() -> None:
@@ -155,6 +251,20 @@ def test_a_handler_that_nobody_has_is_a_warning_with_a_similar_name() -> None:
     versions, warning = PayloadChecks().put("resise", [], ["resize", "other"])
     assert not versions
     assert warning == "no worker has the handler 'resise' now; did you mean 'resize'?"
+
+
+def test_several_threads_may_note_handlers() -> None:
+    known = PayloadChecks()
+    for number in range(HANDLERS_KEPT_MAX):
+        known.put(f"first.{number}", ())
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-7)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda number: known.put(f"h.{number}", ()), range(8_000)))
+    finally:
+        sys.setswitchinterval(before)
+    assert known.get("h.7999") is not None
 
 
 def test_a_bounded_number_of_handlers_is_remembered() -> None:

@@ -155,6 +155,14 @@ async def test_only_a_closed_store_of_the_newer_format_is_brought_to_the_older_o
         _sqlite_lower.downgrade(path)
 
 
+@pytest.mark.parametrize("name", ["none.db", "folder"])
+def test_nothing_is_left_where_no_store_is(name: str, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(StoreError, match="is not there"):
+        _sqlite_lower.downgrade(tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
 @pytest.mark.parametrize("way", ["down", "up"])
 def test_a_process_that_is_killed_anywhere_between_leaves_a_whole_store(
     tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch

@@ -220,6 +220,8 @@ def test_plugins_are_listed_as_table_and_as_json(monkeypatch: pytest.MonkeyPatch
     assert (row["plugin"], row["handlers"][0]["name"], row["handlers"][0]["default"]) == ("echo", "echo", True)
     table = runner.invoke(plugins_command.main, ["--plugin", "echo"]).output
     assert "echo (default)" in table
+    by_variable = runner.invoke(plugins_command.main, ["--plugin", "echo"], env={"GOWORK_OUTPUT": "json"})
+    assert by_variable.output == listed.output
 
 
 def test_plugins_are_listed_with_their_hooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,7 +230,7 @@ def test_plugins_are_listed_with_their_hooks(tmp_path: Path, monkeypatch: pytest
         "@hookimpl\ndef gowork_around_task(ctx): yield\n"
         "@hookimpl\ndef gowork_runner_started(state): ...\n"
     )
-    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
     arguments = ["--plugin", "echo", "--import", "hooked_listed"]
     table = CliRunner().invoke(plugins_command.main, arguments).output
     (line,) = [line for line in table.splitlines() if "HOOKS" in line]
@@ -237,6 +239,34 @@ def test_plugins_are_listed_with_their_hooks(tmp_path: Path, monkeypatch: pytest
     )
     rows = json.loads(CliRunner().invoke(plugins_command.main, [*arguments, "--output", "json"]).output)
     assert [row["hooks"] for row in rows] == [[], ["gowork_around_task", "gowork_runner_started"]]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("raise SystemExit(0)", None),
+        ("import os; os._exit(3)", "it ends the process that loads it (exit code 3)"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "it ends the process that loads it (SIGSEGV)"),
+    ],
+)
+def test_a_plugin_that_ends_its_process_hides_no_other(
+    line: str, said: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handled = "from gowork.worker import handler\n@handler('one')\ndef one(ctx): ...\n"
+    (tmp_path / "ending_listed.py").write_text(line + "\n")
+    (tmp_path / "whole_listed.py").write_text(handled)
+    (tmp_path / "again_listed.py").write_text(f"print('no list')\n{handled}")
+    monkeypatch.chdir(tmp_path)
+    modules = ("ending_listed", "whole_listed", "again_listed")
+    arguments = [word for module in modules for word in ("--import", module)]
+    listed = CliRunner().invoke(plugins_command.main, ["--plugin", "echo", *arguments, "--output", "json"])
+    assert listed.exit_code == 1
+    rows = {row["plugin"]: row for row in json.loads(listed.output)}
+    assert rows.keys() == {"echo", *modules}
+    assert rows["echo"]["handlers"][0]["name"] == "echo"
+    assert rows["ending_listed"]["errors"] == [said] if said else rows["ending_listed"]["errors"]
+    # Which plugins have the same handler is found all the same.
+    assert "whole_listed" in str(rows["again_listed"]["errors"])
 
 
 def test_plugins_with_errors_are_listed_and_exit_with_one() -> None:

@@ -65,6 +65,22 @@ def test_a_plugin_without_faults_passes(checked: Any) -> None:
     ]
 
 
+def test_a_payload_whose_schema_no_client_sees_is_a_fault(checked: Any) -> None:
+    fields = "".join(f"    a_field_with_a_long_name_{number}: int\n" for number in range(2_000))
+    source = f"""
+from dataclasses import dataclass
+from gowork.worker import handler
+
+@dataclass
+class Job:
+{fields}
+@handler("large")
+def large(job: Job) -> None: ...
+"""
+    (fault,) = checked(source)["payload has a schema"]
+    assert "more than 65,536 bytes" in fault
+
+
 def test_a_handler_is_not_run_unless_a_payload_is_given(checked: Any) -> None:
     found = checked(GOOD.replace("return", "open('run', 'w').close(); return"))
     assert "--try good" in found["runs, and stops when asked to"][0]
@@ -196,6 +212,13 @@ def test_a_plugin_that_is_not_installed_is_said() -> None:
     assert told.exit_code == 1
     assert "FAULT" in told.output
     assert "no plugin of this name is installed" in told.output
+    assert "ok" not in told.output.split()
+
+
+def test_the_form_of_the_findings_may_be_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOWORK_OUTPUT", "json")
+    (result,) = json.loads(invoked("nothing-like-it").output)
+    assert result["check"] == "load"
 
 
 def test_an_installed_plugin_is_checked_by_name() -> None:

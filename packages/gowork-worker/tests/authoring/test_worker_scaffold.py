@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -47,11 +48,24 @@ def test_a_plugin_and_what_belongs_to_it_are_called_alike(name: str, names: Name
         ("a\n", "such as a"),
         ("a" * 61, "at most 60 characters"),
         ("gowork-plugin", "says nothing"),
+        ("echo", "comes with gowork.* such as my-echo"),
+        ("gowork-plugin-shell", "'shell' is a handler that comes with gowork"),
+        ("python_async", "'python-async' is a handler that comes with gowork"),
     ],
 )
 def test_a_name_that_can_not_be_one_is_refused_with_one_that_can(name: str, said: str) -> None:
     with pytest.raises(ScaffoldError, match=said):
         names_of(name)
+
+
+def test_all_handlers_that_come_with_gowork_are_refused() -> None:
+    root = Path(__file__).parents[4]
+    sources = [*root.glob("plugins/*/src/*/plugin.py"), root / "packages/gowork-worker/src/gowork/worker/_core/echo.py"]
+    names = {name for source in sources for name in re.findall(r'@handler\("([^"]+)"', source.read_text())}
+    assert len(names) > len(sources)
+    for name in names:
+        with pytest.raises(ScaffoldError, match="comes with gowork"):
+            names_of(name)
 
 
 @pytest.mark.parametrize("name", ["thumbnails", "import", "cancel", "handler"])

@@ -71,7 +71,7 @@ class Opaque:
 def described(function: Any) -> dict[str, Any]:
     options = options_of(handler(function))
     assert options is not None
-    found: dict[str, Any] = json.loads(describe(bind(function, options, "p")))
+    found: dict[str, Any] = json.loads(describe(bind(function, options, "p"))[0])
     return found
 
 
@@ -147,6 +147,29 @@ def test_a_description_that_would_be_too_large_lacks_a_schema() -> None:
     assert described(function) == {"doc": "Says so.", "result": {"type": "integer"}}
 
 
+class Wordy(pydantic.BaseModel):
+    title: int = pydantic.Field(description="d" * 70_000)
+
+
+def test_a_large_schema_does_without_titles_and_descriptions() -> None:
+    def function(job: Wordy) -> None: ...
+
+    assert described(function)["payload"] == {
+        "type": "object",
+        "properties": {"title": {"type": "integer"}},
+        "required": ["title"],
+    }
+
+
+def test_a_schema_that_is_left_out_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    def function(job: Large) -> int: ...
+
+    loaded = load(Selection(), [handler("large")(function)])
+    assert ready_of(loaded).handlers
+    (record,) = [record for record in caplog.records if "too large" in record.message]
+    assert (vars(record)["handler"], vars(record)["schema"]) == ("large", "payload")
+
+
 def test_defaults_that_differ_between_processes_are_left_out() -> None:
     @dataclass
     class Job:
@@ -164,7 +187,7 @@ def test_every_process_describes_a_handler_in_the_same_bytes() -> None:
         "from gowork.worker._core.plugins import load\n"
         "from gowork.worker._core.selection import Selection\n"
         "from gowork.worker._core.descriptions import describe, digest_of\n"
-        "print(digest_of(describe(load(Selection()).handlers['echo'])))"
+        "print(digest_of(describe(load(Selection()).handlers['echo'])[0]))"
     )
     digests = {
         subprocess.run(

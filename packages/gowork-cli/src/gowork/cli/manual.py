@@ -54,7 +54,7 @@ def page_path(page: str) -> tuple[str, str]:
         click.UsageError: there is no page of that name.
     """
     name, _, place = page.partition("#")
-    known = name.lower().removesuffix(".md").rpartition("/")[2]
+    known = (name or INDEX).lower().removesuffix(".md").removesuffix(".html").rpartition("/")[2]
     if known not in PAGES:
         raise click.UsageError(f"no page {name!r}{meant(known, PAGES)}; gowork docs --list names all pages")
     return f"{PAGES[known]}.html", place
@@ -74,10 +74,21 @@ def address(page: str, site: str) -> str:
     behind = f"#{quote(place)}" if place else ""
     if "://" not in site:
         return _local(Path(site), path).as_uri() + behind
-    parts = urlsplit(site)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise click.UsageError(f"the site's address {site!r} must begin with https:// or http://, or be a folder")
+    if not _is_site(site):
+        raise click.UsageError(
+            f"the site's address {site!r} must be a folder, or begin with http:// or https:// and a host without ? or #"
+        )
     return f"{site.rstrip('/')}/{__version__}/{path}{behind}"
+
+
+def _is_site(address: str) -> bool:
+    try:
+        parts = urlsplit(address)
+        # A port that is none is told of only when it is asked for.
+        is_whole = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and is_whole and not parts.query and not parts.fragment
 
 
 def _local(folder: Path, path: str) -> Path:

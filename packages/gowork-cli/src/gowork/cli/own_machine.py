@@ -101,6 +101,9 @@ def store_format(file: Path) -> int:
     Raises:
         OSError: it can't be read.
     """
+    if file.is_fifo():
+        # To open it would wait for somebody who writes to it.
+        return 0
     with file.open("rb") as opened:
         header = opened.read(_HEADER_BYTES)
     is_ours = header.startswith(_MAGIC) and header[_APPLICATION_AT : _APPLICATION_AT + 4] == _APPLICATION

@@ -34,8 +34,10 @@ class PayloadChecks:
                 # The range is wrong, not the payload.
                 raise
             raise click.ClickException(
-                f"the handler {handler!r} does not take this: {error}; see gowork handlers {handler}, or send it with "
-                "--no-check"
+                harmless(
+                    f"the handler {handler!r} does not take this: {error}; see gowork handlers {handler}, or send it "
+                    "with --no-check"
+                )
             ) from error
         if warning and warning not in self._warned and len(self._warned) < WARNINGS_MAX:
             self._warned.add(warning)

@@ -94,7 +94,7 @@ def _payload(version: HandlerVersion) -> str:
     if not version.is_described:
         return "not described"
     if not version.takes_payload:
-        return "none"
+        return "read by the handler itself"
     schema = version.payload_schema
     words = "anything" if schema is None else _words(schema)
     return f"{words}, or none" if version.payload_optional else words

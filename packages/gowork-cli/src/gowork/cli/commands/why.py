@@ -40,9 +40,9 @@ def _print(out: Console, explanation: Explanation) -> None:
         out.print("nothing holds it up: it is about to be started" if waiting else "it does not wait")
     for reason in explanation.reasons:
         until = f" ({ago(reason.until)})" if reason.until else ""
-        out.print(f"- {reason.message}{until}", markup=False)
+        out.print(plain(f"- {reason.message}{until}"))
         if reason.advice:
-            out.print(f"  {reason.advice}", style="dim", markup=False)
+            out.print(plain(f"  {reason.advice}", "dim"))
     if explanation.ahead:
         out.print(f"tasks ahead of it: {explanation.ahead:,}", markup=False)
     if explanation.workers:

@@ -56,6 +56,9 @@ def downgrade(path: Path) -> int:
         StoreLockedError: a leader uses it.
         StoreError: there is none, it has that format already, or it can't be written.
     """
+    if not path.is_file():
+        # Told before the lock is taken, because that makes a file beside it.
+        raise StoreError(f"{path} is not there, or is no file, so it was left as it is.")
     lock = FileLock(path)
     try:
         version = format_at(path)

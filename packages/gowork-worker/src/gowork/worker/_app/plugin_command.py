@@ -85,6 +85,7 @@ Examples:
     "--output",
     "-o",
     type=click.Choice(["table", "json", "jsonl"]),
+    envvar="GOWORK_OUTPUT",
     default="table",
     show_default=True,
     help="The form of the findings.",

@@ -13,12 +13,18 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from gowork.proto.limits import HANDLER_DESCRIPTION_BYTES_MAX
 from gowork.worker._authoring.probe import Found, Request
 
 #: How long a probe may take besides the time that loading may take, in seconds.
 PROBE_SECONDS = 10.0
 #: How many characters of what a plugin printed are shown.
 _SHOWN_CHARS = 200
+#: What is said of a handler whose payload's schema is left out of its description.
+_TOO_LARGE = (
+    f"with its payload's schema its description has more than {HANDLER_DESCRIPTION_BYTES_MAX:,} bytes, so clients do "
+    "not see the schema, nor check payloads by it: let the payload have fewer fields"
+)
 
 
 class Result(Struct, frozen=True):
@@ -57,6 +63,9 @@ class Check:
         slow = [f"it takes {found.seconds:.1f} s; --load-seconds allows {self._load_seconds:g}"]
         faults = [*found.faults, *(slow if found.seconds > self._load_seconds else [])]
         yield Result("load", "", faults, f"{len(found.handlers)} handlers in {found.seconds:.2f} s")
+        if not found.handlers and found.faults:
+            # Nothing is there of which the other checks could say that it is right.
+            return
         yield Result("prints nothing when loaded", "", [f"it prints {printed!r}"] if printed else [])
         yield Result("leaves nothing behind when loaded", "", found.left)
         named, _ = self._probe("names", names=tuple(found.names))
@@ -67,7 +76,8 @@ class Check:
         yield Result("same handlers in each process", "", ["another process has others"] if differs else [])
         for name in found.handlers:
             without = ["its payload's type has no JSON schema"] if name in found.unschemed else []
-            yield Result("payload has a schema", name, without)
+            large = [_TOO_LARGE] if name in found.oversized else []
+            yield Result("payload has a schema", name, without + large)
         for name in found.handlers:
             payloads = [payload for handler, payload in self._tries if handler == name]
             if not payloads:
@@ -118,7 +128,7 @@ class Check:
                 except subprocess.TimeoutExpired:
                     code = None
                 finally:
-                    _end(process)
+                    end_group(process)
             text = printed.read_text(encoding="utf-8", errors="replace").strip()
             shown = text if len(text) <= _SHOWN_CHARS else f"…{text[-_SHOWN_CHARS:]}"
             if answer.exists():
@@ -128,10 +138,11 @@ class Check:
                 return found, shown
             if code is None:
                 return f"it does not end within {seconds:g} s", shown
-            return f"it ends its process ({_ended(code)}): {shown}", shown
+            return f"it ends its process ({in_words(code)}): {shown}", shown
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def end_group(process: subprocess.Popen[bytes]) -> None:
+    """Ends a process that leads a group, and all that is in it."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
@@ -140,5 +151,6 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _ended(code: int) -> str:
+def in_words(code: int) -> str:
+    """Returns how a process ended, from its exit code."""
     return f"exit code {code}" if code >= 0 else signal.Signals(-code).name

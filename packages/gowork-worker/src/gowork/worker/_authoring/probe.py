@@ -25,6 +25,7 @@ from gowork.base import extensions
 from gowork.worker._authoring.surroundings import Surroundings
 from gowork.worker._core import echo
 from gowork.worker._core.calls import Handler
+from gowork.worker._core.descriptions import describe
 from gowork.worker._core.plugins import ENTRY_POINT_GROUP, Loaded, add_search_path, load
 from gowork.worker._core.selection import Selection
 from gowork.worker.testing import Fault, HandlerStuck, Outcome, Status, cancel, run_handler
@@ -68,6 +69,8 @@ class Found(Struct):
     handlers: dict[str, str] = {}
     #: Of "load": the handlers whose payload has no schema.
     unschemed: list[str] = []
+    #: Of "load": the handlers whose payload's schema is too large for clients to see.
+    oversized: list[str] = []
     #: Of "load": which handlers are async.
     asyncs: list[str] = []
     seconds: float = 0.0
@@ -124,6 +127,8 @@ def _look_at(loaded: Loaded, found: Found) -> None:
         found.handlers[name] = f"{handler.options} {handler.form}"
         if handler.decode is not None and not handler.form and _is_typed(handler):
             found.unschemed.append(name)
+        if "payload" in describe(handler)[1]:
+            found.oversized.append(name)
         if handler.is_async:
             found.asyncs.append(name)
     if not loaded.handlers and not loaded.errors:

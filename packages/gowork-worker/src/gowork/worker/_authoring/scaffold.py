@@ -29,6 +29,8 @@ _NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
 _NAME_CHARS_MAX = 60
 #: What the files import.
 _TAKEN = frozenset({"cancel", "dataclass", "handler", "run_handler"})
+#: The handlers that come with gowork. Of two plugins with one handler neither gets it.
+_SHIPPED = frozenset({"container", "echo", "http", "python", "python-async", "python-process", "shell"})
 
 
 class ScaffoldError(Exception):
@@ -52,7 +54,7 @@ def names_of(name: str) -> Names:
     """Returns what a plugin with this name is called; the name may be that of its distribution.
 
     Raises:
-        ScaffoldError: it is no name.
+        ScaffoldError: it is no name, or that of a handler that comes with gowork.
     """
     if not _NAME.fullmatch(name) or len(name) > _NAME_CHARS_MAX:
         wanted = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-0123456789")[:_NAME_CHARS_MAX].strip("-")
@@ -65,6 +67,11 @@ def names_of(name: str) -> Names:
     function = plugin.replace("-", "_")
     if not plugin or plugin == _PREFIX.strip("-"):
         raise ScaffoldError(f"{name!r} says nothing behind {_PREFIX!r}: name what the plugin does")
+    if plugin in _SHIPPED:
+        raise ScaffoldError(
+            f"{plugin!r} is a handler that comes with gowork, and a worker runs neither of two with one name: name it "
+            f"otherwise, such as my-{plugin}"
+        )
     if keyword.iskeyword(function) or hasattr(builtins, function) or function in _TAKEN:
         function += "_task"
     distribution = f"{_PREFIX}{plugin}"

@@ -23,15 +23,20 @@ from gowork.worker._core.forms import without
 DOC_CHARACTERS_MAX = 200
 #: Keywords that processes may fill in different ways.
 _UNSTABLE = frozenset({"default", "examples", "$comment"})
+#: Keywords for people, which a large schema does without.
+_WORDS = frozenset({"title", "description"})
 _PLAIN = {int: "integer", float: "number", str: "string"}
 
 
-def describe(handler: Handler) -> str:
-    """Returns the description of a handler: see cluster.v1.HandlerVersion. Never raises.
+def describe(handler: Handler) -> tuple[str, tuple[str, ...]]:
+    """Returns the description of a handler, and which of its schemas, "payload" or "result", were left out.
 
-    A schema with which it would be larger than 64 KiB is left out: that of the result before that of the payload.
+    Never raises. cluster.v1.HandlerVersion says what a description has. A schema with which it would be larger than 64
+    KiB loses its titles and descriptions. If it is still too large it is left out: that of the result before that of
+    the payload.
     """
     parts: dict[str, Any] = {}
+    left_out: list[str] = []
     if doc := _doc(handler.function):
         parts["doc"] = doc
     if handler.decode is None:
@@ -40,9 +45,15 @@ def describe(handler: Handler) -> str:
         parts["payload_optional"] = True
     for name, annotation in (("payload", handler.payload_type), ("result", handler.result_type)):
         schema = schema_of(annotation, for_result=name == "result")
-        if schema is not None and len(_text(parts | {name: schema})) <= limits.HANDLER_DESCRIPTION_BYTES_MAX:
-            parts[name] = schema
-    return _text(parts)
+        if schema is None:
+            continue
+        for shown in (schema, without(schema, _WORDS)):
+            if len(_text(parts | {name: shown})) <= limits.HANDLER_DESCRIPTION_BYTES_MAX:
+                parts[name] = shown
+                break
+        else:
+            left_out.append(name)
+    return _text(parts), tuple(left_out)
 
 
 def digest_of(description: str) -> str:

@@ -93,6 +93,11 @@ def load(selection: Selection, functions: Iterable[Callable[..., Any]] = ()) -> 
     return loader.finish(selection)
 
 
+def names_of(selection: Selection) -> list[str]:
+    """Returns the names of what is selected, as in PluginInfo.name and Selection.only. Nothing is loaded."""
+    return [source.name for source in _told_apart([*_installed(selection.plugins), *_named(selection, ())])]
+
+
 @dataclass(frozen=True, slots=True)
 class _Source:
     """Where handlers come from."""

@@ -20,6 +20,7 @@ from typing import Any, TypeVar, cast
 
 from gowork.base import process_state
 from gowork.base.telemetry import Telemetry, TelemetryError, start
+from gowork.proto.limits import HANDLER_DESCRIPTION_BYTES_MAX
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._core import lifespans, logs, plugins, references, runner_hooks
 from gowork.worker._core.context import Place
@@ -255,7 +256,12 @@ def _descriptions(loaded: plugins.Loaded) -> dict[str, str]:
     descriptions: dict[str, str] = {}
     left = DESCRIPTIONS_BYTES_MAX
     for name, handler in loaded.handlers.items():
-        description = describe(handler)
+        description, left_out = describe(handler)
+        for part in left_out:
+            logger.warning(
+                "a schema is too large, so clients do not see it",
+                extra={"handler": name, "schema": part, "bytes_max": HANDLER_DESCRIPTION_BYTES_MAX},
+            )
         left -= len(description)
         if left < 0:
             logger.warning("handlers are not described", extra={"first": name, "bytes_max": DESCRIPTIONS_BYTES_MAX})

@@ -1,0 +1,139 @@
+"""Lists plugins, which are loaded in another process: one that exits or crashes when it is loaded hides no other."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from gowork.worker._authoring.check import end_group, in_words
+from gowork.worker._core.plugins import Loaded, PluginInfo, add_search_path, load, names_of
+from gowork.worker._core.selection import Selection
+
+#: How long a process may take to load plugins, in seconds.
+LOAD_SECONDS_MAX = 60.0
+
+
+class HandlerRow(Struct, frozen=True):
+    """One handler of a plugin."""
+
+    name: str
+    isolation: str
+    default: bool
+    time_limit_ms: int | None
+    max_attempts: int | None
+    summary: str
+
+
+class Row(Struct, frozen=True):
+    """What there is to say of one plugin."""
+
+    plugin: str
+    version: str = ""
+    handlers: Sequence[HandlerRow] = ()
+    hooks: Sequence[str] = ()
+    errors: Sequence[str] = ()
+
+
+class _Request(Struct, frozen=True):
+    """What a process is to load, and where it writes what it found."""
+
+    selection: Selection
+    answer: str
+
+
+def rows_of(selection: Selection) -> list[Row]:
+    """Returns a row for each plugin of a selection, in the order in which they are loaded.
+
+    All are loaded together, so that those with the same handler are found. When that ends the process, each is loaded
+    alone, and then all that can be.
+    """
+    together = _loaded(selection)
+    if not isinstance(together, str):
+        return together
+    alone = {name: _loaded(msgspec.structs.replace(selection, only=(name,))) for name in names_of(selection)}
+    whole = tuple(name for name, found in alone.items() if not isinstance(found, str))
+    rows: list[Row] = []
+    for name, found in alone.items():
+        rows.extend([Row(name, errors=(found,))] if isinstance(found, str) else found)
+    again = _loaded(msgspec.structs.replace(selection, only=whole))
+    if not isinstance(again, str):
+        rows.extend(again)
+    # The last row of a plugin counts: each process tells of those that are not installed, and names of handlers that
+    # two plugins have are seen only when both are loaded.
+    return list({row.plugin: row for row in rows}.values())
+
+
+def _loaded(selection: Selection) -> list[Row] | str:
+    """Returns the rows of what another process has loaded, or what ended it."""
+    with tempfile.TemporaryDirectory(prefix="gowork-plugins-") as folder:
+        answer = Path(folder, "answer")
+        told = msgspec.json.encode(_Request(selection, str(answer))).decode()
+        # A group of its own, so that children of a plugin end with it. What plugins print is not the list.
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", __name__, told],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        try:
+            ended = in_words(process.wait(LOAD_SECONDS_MAX))
+        except subprocess.TimeoutExpired:
+            ended = f"it took longer than {LOAD_SECONDS_MAX:g} s"
+        finally:
+            end_group(process)
+        if answer.exists():
+            return msgspec.json.decode(answer.read_bytes(), type=list[Row])
+        return f"it ends the process that loads it ({ended})"
+
+
+def main() -> None:
+    """Loads what the argument says, and writes the rows."""
+    request = msgspec.json.decode(sys.argv[1], type=_Request)
+    if request.selection.imports:
+        add_search_path(os.getcwd())
+    loaded = load(request.selection)
+    rows = [_row(loaded, plugin) for plugin in loaded.plugins]
+    known = {row.plugin for row in rows}
+    rows += [Row(error.plugin, errors=(error.reason,)) for error in loaded.errors if error.plugin not in known]
+    answer = Path(request.answer)
+    # Whole or not at all, because a thread of a plugin may end the process meanwhile.
+    unfinished = answer.with_suffix(".new")
+    unfinished.write_bytes(msgspec.json.encode(rows))
+    unfinished.rename(answer)
+
+
+def _row(loaded: Loaded, plugin: PluginInfo) -> Row:
+    handlers = [loaded.handlers[handler] for handler in plugin.handlers if handler in loaded.handlers]
+    return Row(
+        plugin.name,
+        plugin.version,
+        [
+            HandlerRow(
+                name=handler.name,
+                isolation=handler.options.isolation.value,
+                default=handler is loaded.default,
+                time_limit_ms=handler.options.time_limit_ms,
+                max_attempts=handler.options.retry.max_attempts if handler.options.retry is not None else None,
+                summary=_summary(handler.function.__doc__),
+            )
+            for handler in handlers
+        ],
+        list(plugin.hooks),
+        list(plugin.errors),
+    )
+
+
+def _summary(text: str | None) -> str:
+    """Returns the first sentence of a docstring, in one line."""
+    return " ".join((text or "").split()).partition(". ")[0].rstrip(".")
+
+
+if __name__ == "__main__":
+    main()
