@@ -83,7 +83,7 @@ CHANGES: dict[str, Callable[[], Any]] = {
     "resource limits": lambda: resource.setrlimit(
         resource.RLIMIT_FSIZE, (1, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
     ),
-    "log record factory": lambda: logging.setLogRecordFactory(lambda *values, **more: None),  # type: ignore[arg-type, return-value]
+    "log record factory": lambda: logging.setLogRecordFactory(lambda *values, **more: None),  # type: ignore[arg-type]
     "logger class": lambda: logging.setLoggerClass(_Logger),
     "processor time": lambda: signal.setitimer(signal.ITIMER_PROF, 3600.0),
 }
