@@ -174,8 +174,13 @@ def test_all_versions_of_a_handler_share_the_time_of_a_check(monkeypatch: pytest
 
 
 def test_misspelt_fields_are_looked_for_among_a_few(monkeypatch: pytest.MonkeyPatch) -> None:
-    compared = []
-    monkeypatch.setattr(checks, "get_close_matches", lambda name, names, n: compared.append(len(names)) or [])
+    compared: list[int] = []
+
+    def alike(name: str, names: list[str], n: int) -> list[str]:
+        compared.append(len(names))
+        return []
+
+    monkeypatch.setattr(checks, "get_close_matches", alike)
     needed = {"type": "object", "required": [f"a{number}" for number in range(2_000)]}
     assert "'a0' is a required property" in fault({f"b{number}": 1 for number in range(2_000)}, version(needed))
     assert len(compared) <= 20

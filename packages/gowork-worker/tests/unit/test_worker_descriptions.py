@@ -162,7 +162,7 @@ def test_a_large_schema_does_without_titles_and_descriptions() -> None:
 
 
 def test_a_schema_that_is_left_out_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
-    def function(job: Large) -> int: ...
+    def function(job: Large) -> None: ...
 
     loaded = load(Selection(), [handler("large")(function)])
     assert ready_of(loaded).handlers
