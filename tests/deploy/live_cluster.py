@@ -208,7 +208,8 @@ def _load(client: Client) -> Iterator[None]:
             while not done.wait(0.5):
                 for _ in client.schedule_many(["x"] * 50, handler="resize", queue="images", selector=works):
                     pass
-                client.schedule("x", handler="send_mail", queue="mail", selector=works)
+                for queue, handler in (("mail", "send_mail"), ("images", "wander")):
+                    client.schedule("x", handler=handler, queue=queue, selector=works)
 
     thread = threading.Thread(target=submit)
     thread.start()

@@ -1,4 +1,4 @@
-"""The handlers of the live test's cluster: they succeed, fail, crash, and hang until they are cancelled."""
+"""The handlers of the live test's cluster: they succeed, fail, wander, crash, and hang until they are cancelled."""
 
 from __future__ import annotations
 
@@ -18,6 +18,12 @@ def resize(payload: str) -> str:
 def send_mail(payload: str) -> None:
     """Fails."""
     raise ValueError(payload)
+
+
+@handler
+def wander(payload: str) -> None:
+    """Leaves its process in another directory, which the runner restores."""
+    os.chdir("/")
 
 
 @handler

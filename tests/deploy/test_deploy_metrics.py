@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import urllib.request
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import pytest
 from clusters import first_line, start, start_leader, stopped_cleanly, tls_options
@@ -40,19 +42,27 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Metric
     leader = start_leader(folder, more=tls_options(authority.server(client_ca=authority.file)))
     files = authority.client()
     with stopped_cleanly(leader.process):
-        more = ["--print-ready", "--http-listen=127.0.0.1:0", *tls_options(authority.client("worker"))]
+        shutil.copy(Path(__file__).with_name("live_handlers.py"), folder)
+        more = [
+            "--print-ready",
+            "--http-listen=127.0.0.1:0",
+            "--import=live_handlers",
+            *tls_options(authority.client("worker")),
+        ]
         worker = start("gowork-worker", f"--leader={leader.cluster}", *more, folder=folder)
         with stopped_cleanly(worker):
             http = json.loads(first_line(worker, folder / "gowork-worker.log"))["http"]
             with Client(leader.scheduler, tls=files) as client:
                 client.schedule("p").result(timeout=120)
                 client.schedule("p", handler="nobody-has-it")
+                client.schedule("p", handler="wander").result(timeout=120)
                 # The runner reports its executions once a second.
                 worker_page: dict[str, Metric] = {}
-                while (
-                    "gowork_task_execution_seconds" not in worker_page
-                    or "gowork_worker_loop_lag_seconds" not in worker_page
-                ):
+                while not worker_page.keys() >= {
+                    "gowork_task_execution_seconds",
+                    "gowork_worker_loop_lag_seconds",
+                    "gowork_worker_settings_restored_total",
+                }:
                     worker_page = shown(http)
             yield shown(leader.http) | worker_page
 

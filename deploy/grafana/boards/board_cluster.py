@@ -133,14 +133,18 @@ def _tasks() -> list[Panel]:
         lines(
             "Attempts that did not count, and reports that came too late",
             "Tasks that went back because their worker was lost, drained or killed a neighbour; reports of workers "
-            "that were given up. A few follow every network failure; a stream of them: see GoworkStaleReports in the"
-            " runbook.",
+            "that were given up; settings of runners that handlers had changed. A few follow every network failure; a "
+            "stream of them: see GoworkStaleReports in the runbook.",
             "ops",
             query(
                 f"sum by (reason) (rate(gowork_tasks_reassigned_total{{{HERE}}}[$__rate_interval]))", "back: {{reason}}"
             ),
             query(f"sum(rate(gowork_stale_reports_total{{{HERE}}}[$__rate_interval]))", "stale reports"),
             query(f"sum(rate(gowork_worker_runners_lost_total{{{HERE}}}[$__rate_interval]))", "runners lost"),
+            query(
+                f"sum by (setting) (rate(gowork_worker_settings_restored_total{{{HERE}}}[$__rate_interval]))",
+                "restored: {{setting}}",
+            ),
         ),
         lines(
             "Put into quarantine",
