@@ -11,6 +11,7 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
@@ -32,6 +33,17 @@ def pytest_configure() -> None:
 def pytest_xdist_auto_num_workers() -> int:
     """How many tests `-n auto` runs at once: three for two processors, because a third of the time a test waits."""
     return max(2, len(os.sched_getaffinity(0)) * 3 // 2)
+
+
+#: Folders of tests of which each takes long. They come first, so that no processor waits for the last of them.
+LONG = ("tests/sim", "tests/faults", "tests/explore", "tests/costs")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the long tests before the others."""
+    root = Path(__file__).parent
+    long = tuple(str(root / folder) for folder in LONG)
+    items.sort(key=lambda item: not str(item.path).startswith(long))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

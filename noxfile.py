@@ -52,7 +52,7 @@ PARTS = {
     "client": ["--check"],
     "dashboards": ["--check"],
     "build": [],
-    "mutants": ["--rotate", "10"],
+    "mutants": ["--rotate", "5"],
 }
 #: {session that `nox -s all` runs besides the tests: its arguments}.
 LONGER = {

@@ -70,6 +70,7 @@ def test_what_is_left_out_changes_no_outcome(batches: int, faults: Sequence[Faul
     assert states.states < all_states.states / 2
 
 
+@pytest.mark.longer
 @pytest.mark.parametrize(("batches", "faults"), [(1, []), (0, [Fault.PAUSE])], ids=str)
 def test_with_enough_deviations_all_states_are_visited(batches: int, faults: Sequence[Fault]) -> None:
     whole, ordered = (World(batches, faults, len(faults), reduces=False) for _ in range(2))

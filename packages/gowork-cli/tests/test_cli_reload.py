@@ -8,13 +8,13 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psutil
 import pytest
 
 from gowork.cli.processes import Child, Nursery
-from gowork.cli.reloading import ReloadError, _named, _short, check_syntax
+from gowork.cli.reloading import ReloadError, _check_modules, _named, _short, check_syntax
 from gowork.cli.workers import Workers
 from gowork.client import Client
 
@@ -101,7 +101,7 @@ def test_code_that_does_not_load_leaves_the_workers_as_they_are(reloaded: Any, i
     up.source.write_text(SOURCE + "import os; os._exit(7)\n")
     line = told(up, "the workers ")
     assert "the workers go on with the code that they have" in line
-    assert f"{MODULE} does not load: the process that tried it ended with exit code 7" in line
+    assert f"{MODULE} does not load: it ends the process that loads it (exit code 7)" in line
     assert worker_pids(up) == before
     assert add(up, invoke, "--handler", "answer", "", "--wait") == "1\n"
     up.source.write_text(SOURCE.replace("return 1", "return 3"))
@@ -216,3 +216,33 @@ async def test_a_child_that_was_forgotten_is_not_killed_by_the_warden() -> None:
         assert forgotten.code is None
         forgotten.kill()
         await forgotten.ended()
+
+
+class Killed:
+    """A check of new code that is killed before it has said anything."""
+
+    code = -9
+
+    async def lines(self) -> list[dict[str, object]]:
+        return []
+
+    def kill(self) -> None:
+        pass
+
+    async def ended(self) -> None:
+        pass
+
+
+class KilledNursery:
+    """Starts nothing but checks that are killed."""
+
+    async def start(self, *_: object) -> Killed:
+        return Killed()
+
+    def forget(self, child: Killed) -> None:
+        pass
+
+
+async def test_a_check_that_is_killed_takes_no_code_for_good() -> None:
+    with pytest.raises(ReloadError, match="--import a b does not load: the process that tried it ended with exit code"):
+        await _check_modules(["b", "a"], cast("Nursery", KilledNursery()))

@@ -25,6 +25,7 @@ from gowork.client import (
     TaskStatus,
 )
 from gowork.client._batches import Batch
+from gowork.proto import limits
 from gowork.proto.status import Refusal, invalid
 
 CANCELLED = Refusal(grpc.StatusCode.CANCELLED, "", "")
@@ -213,7 +214,9 @@ class TestScheduleMany:
         taken = itertools.count()
         handles = client.schedule_many(str(next(taken)) for _ in itertools.count())
         assert next(handles).id in scripted.tasks
-        assert next(taken) == sum(len(request.tasks) for request in scripted.requests["ScheduleTasks"])
+        sent = sum(len(request.tasks) for request in scripted.requests["ScheduleTasks"])
+        # The first answer may come while the next batch is being filled.
+        assert sent <= next(taken) <= sent + limits.BATCH_TASKS_MAX
         assert len(scripted.requests["ScheduleTasks"]) == 4
         handles.close()  # type: ignore[attr-defined]
 
