@@ -23,18 +23,23 @@ def check_lengths(frame: session_pb2.ConnectRequest) -> None:
     Raises:
         Refusal: INVALID_ARGUMENT: it has more than the limits of `ConnectRequest` allow.
     """
-    messages = len(frame.completions)
-    if messages > limits.FRAME_COMPLETIONS_MAX:
-        told = f"has {messages} messages; the limit is {limits.FRAME_COMPLETIONS_MAX}; put more rows into each"
-        raise invalid([FieldViolation("completions", told)])
-    reports = len(frame.reports) + sum(len(columns.ids) for columns in frame.completions)
-    for field, number, what in (
-        ("reports", reports, "reports, with the rows of completions"),
-        ("progress", len(frame.progress), "messages"),
-    ):
-        if number > limits.FRAME_REPORTS_MAX:
-            told = f"has {number} {what}; the limit is {limits.FRAME_REPORTS_MAX}; send the rest in another frame"
-            raise invalid([FieldViolation(field, told)])
+    reports, completions = len(frame.reports), frame.completions
+    if completions:
+        if len(completions) > limits.FRAME_COMPLETIONS_MAX:
+            told = (
+                f"has {len(completions)} messages; the limit is {limits.FRAME_COMPLETIONS_MAX}; put more rows into each"
+            )
+            raise invalid([FieldViolation("completions", told)])
+        for columns in completions:
+            reports += len(columns.ids)
+    _check("reports", reports, "reports, with the rows of completions")
+    _check("progress", len(frame.progress), "messages")
+
+
+def _check(field: str, number: int, what: str) -> None:
+    if number > limits.FRAME_REPORTS_MAX:
+        told = f"has {number} {what}; the limit is {limits.FRAME_REPORTS_MAX}; send the rest in another frame"
+        raise invalid([FieldViolation(field, told)])
 
 
 def completions_from(message: session_pb2.Completions, number: int) -> cmd.Completions | None:
