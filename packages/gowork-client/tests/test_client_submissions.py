@@ -250,6 +250,21 @@ def test_a_stream_on_which_no_answer_comes_is_given_up(
     assert scripted.seen() == (3, 1)
 
 
+def test_after_a_stream_was_given_up_calls_are_made_before_its_end_is_read(
+    calling: Any, scripted: Any, held: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (submitting, async_submitting):
+        monkeypatch.setattr(module, "ANSWER_SECONDS", 1.0)
+        monkeypatch.setattr(module._Stream, "cancel", lambda stream: setattr(stream, "is_over", True))
+    caller = calling(scripted.address)
+    caller.schedule("a")
+    scripted.run_next("SubmitTasks", held.wait)
+    for id in ("b", "c"):
+        caller.schedule(id)
+    assert scripted.seen() == (3, 1)
+    held.set()
+
+
 def test_what_is_tried_again_is_a_call_until_one_is_answered(calling: Any, scripted: Any) -> None:
     caller = calling(scripted.address)
     scripted.fail_next("ScheduleTask", GONE, times=2)

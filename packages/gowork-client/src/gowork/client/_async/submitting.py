@@ -134,6 +134,8 @@ class Submitting:
                 return await answer
         except TimeoutError:
             if timeout > ANSWER_SECONDS:
+                # At once, not when its end is read: the next task must not wait for another such stream.
+                self._choice.fail(stream.line)
                 stream.cancel()
                 raise StreamEnded from None
             if not stream.has_answered:

@@ -247,6 +247,8 @@ class _Stream:
         try:
             if not answer.came.wait(min(timeout, ANSWER_SECONDS)):
                 if timeout > ANSWER_SECONDS:
+                    # At once, not when its end is read: the next task must not wait for another such stream.
+                    self._choice.fail(self.line)
                     self.cancel()
                     raise StreamEnded
                 if not self.has_answered:
