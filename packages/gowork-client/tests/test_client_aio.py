@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 
 import grpc
@@ -18,9 +19,9 @@ from gowork.client import (
     NotFound,
     TaskNotFinished,
     TaskStatus,
+    _batches,
 )
 from gowork.client._async import flights
-from gowork.client._batches import Batch
 from gowork.proto import limits
 from gowork.proto.status import Refusal, invalid
 
@@ -104,7 +105,7 @@ class TestScheduleMany:
     async def test_a_refused_batch_names_the_place_among_all_tasks(
         self, client: AsyncClient, scripted, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(Batch, "is_old", lambda self: False)
+        monkeypatch.setattr(_batches, "BATCH_AGE_S", math.inf)
         monkeypatch.setattr(limits, "BATCH_TASKS_MAX", 3)
         scripted.fail_next("ScheduleTasks", invalid([FieldViolation("tasks[1].id", "is taken")]))
         with pytest.raises(InvalidArgument, match=r"tasks\[(1|4)\]\.id: is taken") as raised:
@@ -114,7 +115,7 @@ class TestScheduleMany:
     async def test_handles_come_for_each_batch_before_the_refused_one(
         self, client: AsyncClient, scripted, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(Batch, "is_old", lambda self: False)
+        monkeypatch.setattr(_batches, "BATCH_AGE_S", math.inf)
         monkeypatch.setattr(limits, "BATCH_TASKS_MAX", 3)
         monkeypatch.setattr(flights, "BATCHES_IN_FLIGHT_MAX", 2)
         # The refusal is there before the first batch is looked at.

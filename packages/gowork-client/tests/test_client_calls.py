@@ -23,8 +23,8 @@ from gowork.client import (
     NotFound,
     TaskNotFinished,
     TaskStatus,
+    _batches,
 )
-from gowork.client._batches import Batch
 from gowork.proto import limits
 from gowork.proto.status import Refusal, invalid
 
@@ -229,7 +229,7 @@ class TestScheduleMany:
     def test_a_refused_batch_names_the_place_among_all_tasks(
         self, client: Client, scripted, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(Batch, "is_old", lambda self: False)
+        monkeypatch.setattr(_batches, "BATCH_AGE_S", math.inf)
         scripted.refused["b"] = invalid([FieldViolation("tasks[1].id", "is taken")])
         # Large enough that a batch holds three.
         big = "x" * (1 << 20)

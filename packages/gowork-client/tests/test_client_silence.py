@@ -177,17 +177,26 @@ class TestPatience:
             held.set()
             call.result(PATIENCE)
 
-    def test_nothing_looks_when_no_call_is_open(self, scripted: Any, other: Any) -> None:
+    def test_nothing_looks_when_no_call_is_open(
+        self, scripted: Any, other: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # While the call is open no silence is long, however slow this machine is. Afterwards any would be.
+        monkeypatch.setattr(channels, "SILENCE_SECONDS", PATIENCE)
         with Client([scripted.address, other.address]) as client:
             client.schedule("p")
+            monkeypatch.setattr(channels, "SILENCE_SECONDS", 0.0)
             for thread in threading.enumerate():
                 if thread.name == "gowork-lookout":
                     thread.join(PATIENCE)
                     assert not thread.is_alive()
+            monkeypatch.setattr(channels, "SILENCE_SECONDS", PATIENCE)
             client.schedule("p")
         assert seen(scripted, "Check") == 0
 
-    async def test_nothing_of_an_asyncio_client_looks_when_no_call_is_open(self, scripted: Any, other: Any) -> None:
+    async def test_nothing_of_an_asyncio_client_looks_when_no_call_is_open(
+        self, scripted: Any, other: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(channels, "SILENCE_SECONDS", PATIENCE)
         async with AsyncClient([scripted.address, other.address]) as client:
             await client.schedule("p")
             assert client._connection._open is not None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import math
 import threading
 import uuid
 from collections.abc import Iterable, Iterator
@@ -28,6 +30,7 @@ from gowork.client import (
     TaskStatus,
     TaskView,
     WaitCode,
+    _batches,
     completed,
 )
 from gowork.client import errors as errors_module
@@ -72,19 +75,19 @@ class Model:
 
 class TestIds:
     def test_an_id_is_a_uuid_of_version_7_of_its_millisecond(self) -> None:
-        made = uuid.UUID(TaskIds(lambda: 1_700_000_000_123).new())
+        made = uuid.UUID(TaskIds(lambda: 1_700_000_000_123_999_999).new())
         assert made.version == 7
         assert made.variant == uuid.RFC_4122
         assert made.int >> 80 == 1_700_000_000_123
 
     def test_ids_grow_even_when_the_clock_goes_back(self) -> None:
-        clock = iter([5_000, 5_000, 4_000, 5_001, 1])
+        clock = iter([5_000_000_000, 5_000_000_000, 4_000_000_000, 5_001_000_000, 1])
         ids = TaskIds(lambda: next(clock))
         made = [ids.new() for _ in range(5)]
         assert made == sorted(set(made))
 
     def test_ids_grow_past_the_end_of_the_counter(self) -> None:
-        ids = TaskIds(lambda: 5_000)
+        ids = TaskIds(lambda: 5_000_000_000)
         first = ids.new()
         ids._counter = (1 << 42) - 1
         second = ids.new()
@@ -92,7 +95,7 @@ class TestIds:
         assert uuid.UUID(second).int >> 80 == 5_001
 
     def test_threads_never_get_the_same_id(self) -> None:
-        ids = TaskIds(lambda: 5_000)
+        ids = TaskIds(lambda: 5_000_000_000)
         made: list[str] = []
         threads = [threading.Thread(target=lambda: made.extend([ids.new() for _ in range(2_000)])) for _ in range(4)]
         for thread in threads:
@@ -231,13 +234,21 @@ class TestTaskEncoder:
         task = encoder.task(NewTask("p", id="i", run_at=7.0, expires_at=8.0))
         assert task == pb.Task(id="i", payload="p", run_at_ms=7000, expires_at_ms=8000)
 
-    @pytest.mark.parametrize("item", ["text", b"data", {"a": 1}, NewTask("text", priority="low")])
-    def test_an_entry_is_the_same_task_in_a_request(self, item: object) -> None:
-        encoder = TaskEncoder({"handler": "h", "labels": {"a": "b"}, "retry": 3})
+    @pytest.mark.parametrize(
+        "item", ["text", "", "[1]", "ä", None, b"data", b"", {"a": 1}, NewTask("a", priority="low")]
+    )
+    @pytest.mark.parametrize("options", [{}, {"handler": "h", "labels": {"a": "b"}, "retry": 3}], ids=["plain", "more"])
+    def test_an_entry_is_the_same_bytes_as_a_request_of_the_task(self, options: TaskOptions, item: object) -> None:
+        encoder = TaskEncoder(options)
         task_id, entry = encoder.entry(item)
         task = encoder.task(item)
         task.id = task_id
-        assert pb.ScheduleTasksRequest.FromString(entry) == pb.ScheduleTasksRequest(tasks=[task])
+        assert entry == pb.ScheduleTasksRequest(tasks=[task]).SerializeToString(deterministic=True)
+
+    # The lengths before a payload and before its task take one byte more from 128 and from 16,384 on.
+    @pytest.mark.parametrize("size", [1, 87, 88, 127, 128, 255, 256, 16_342, 16_343, 16_383, 16_384, 1 << 20])
+    def test_an_entry_is_the_same_bytes_whatever_its_size(self, size: int) -> None:
+        self.test_an_entry_is_the_same_bytes_as_a_request_of_the_task({}, "x" * size)
 
     @pytest.mark.parametrize(
         ("options", "field"),
@@ -392,14 +403,14 @@ def batches(entries: Iterable[tuple[str, bytes]]) -> Iterator[Batch]:
 
 class TestBatches:
     def test_a_batch_ends_at_ten_thousand_tasks(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(Batch, "is_old", lambda self: False)
+        monkeypatch.setattr(_batches, "BATCH_AGE_S", math.inf)
         sizes = [(batch.first, len(batch.ids)) for batch in batches((str(n), b"x") for n in range(20_001))]
         assert sizes == [(0, 10_000), (10_000, 10_000), (20_000, 1)]
 
     def test_a_batch_ends_at_four_mebibytes_less_room_for_a_trace_context(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(Batch, "is_old", lambda self: False)
+        monkeypatch.setattr(_batches, "BATCH_AGE_S", math.inf)
         context = pb.ScheduleTasksRequest(traceparent="x" * 100, tracestate="x" * 512).ByteSize()
         fitting = (limits.BATCH_BYTES_MAX - context) // 4
         for size, numbers in ((fitting, [4, 4, 1]), (fitting + 1, [3, 3, 3])):
@@ -407,7 +418,9 @@ class TestBatches:
             assert [len(batch.ids) for batch in made] == numbers
 
     def test_an_old_batch_is_not_kept_until_it_is_full(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(Batch, "is_old", lambda self: len(self.ids) == 3)
+        # Each look at the clock finds it a second later.
+        monkeypatch.setattr(_batches, "BATCH_AGE_S", 3)
+        monkeypatch.setattr(_batches, "time", SimpleNamespace(monotonic=itertools.count().__next__))
         assert [len(batch.ids) for batch in batches((str(n), b"x") for n in range(7))] == [3, 3, 1]
 
     def test_requests_merge_into_one_that_holds_all(self) -> None:

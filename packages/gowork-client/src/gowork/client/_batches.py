@@ -7,6 +7,7 @@ sends the same bytes.
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from typing import TYPE_CHECKING
@@ -33,7 +34,7 @@ _PLACE = re.compile(r"\btasks\[(\d+)\]")
 class Batch:
     """Tasks that go into one call."""
 
-    __slots__ = ("_began", "_parts", "_size", "first", "ids")
+    __slots__ = ("_parts", "_size", "due", "first", "ids")
 
     def __init__(self, first: int) -> None:
         #: The place of its first task among all tasks of the schedule_many, from 0.
@@ -41,23 +42,20 @@ class Batch:
         self.ids: list[str] = []
         self._parts: list[bytes] = []
         self._size = 0
-        self._began = 0.0
+        #: From when on it should be sent, full or not, on the monotonic clock.
+        self.due = math.inf
 
     def add(self, id: str, entry: bytes) -> bool:
         """Adds one task, in the form of TaskEncoder.entry. Returns False when the batch has no room for it."""
         size = self._size + len(entry)
         if not self.ids:
-            self._began = time.monotonic()
+            self.due = time.monotonic() + BATCH_AGE_S
         elif len(self.ids) >= limits.BATCH_TASKS_MAX or size > _BYTES_MAX:
             return False
         self.ids.append(id)
         self._parts.append(entry)
         self._size = size
         return True
-
-    def is_old(self) -> bool:
-        """Whether the batch is so old that it should be sent, full or not."""
-        return time.monotonic() - self._began >= BATCH_AGE_S
 
     def next(self) -> Batch:
         """Returns the next batch, empty."""
@@ -87,7 +85,7 @@ class Filling:
     def add(self, id: str, entry: bytes) -> Batch | None:
         """Adds one task, in the form of TaskEncoder.entry. Returns a batch that is full or old, to be sent."""
         if self._batch.add(id, entry):
-            return self.take() if self._batch.is_old() else None
+            return self.take() if time.monotonic() >= self._batch.due else None
         ready = self.take()
         self._batch.add(id, entry)
         return ready

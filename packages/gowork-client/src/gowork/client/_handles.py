@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from gowork.base.encryption import Encryption, is_encrypted
+from gowork.base.encryption import is_encrypted
 from gowork.client._models import FailureKind, TaskInfo, TaskStatus
 from gowork.client._payloads import decode_result
 from gowork.client._responses import task_info
@@ -17,15 +17,20 @@ from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
 class Handle:
     """A task's id, and the finished task after a wait has seen it."""
 
-    __slots__ = ("_encryption", "_function", "_task", "id")
+    __slots__ = ("_client", "_function", "_task", "id")
 
-    def __init__(
-        self, id: str, encryption: Encryption | None = None, function: Callable[..., Any] | None = None
-    ) -> None:
+    def __init__(self, client: Any, id: str, function: Callable[..., Any] | None = None) -> None:
+        """Each task that is scheduled costs a call of this, so neither client's handle has one of its own.
+
+        Args:
+            client: that of the handle, of either kind.
+            id: the task's id.
+            function: its handler, where that is known.
+        """
+        self._client = client
         self.id = id
         #: The decorated function, whose return type says how to read the result; None where only its name is known.
         self._function = function
-        self._encryption = encryption
         # The wire's form until somebody reads it: to wait for many tasks must not convert fields that nobody reads.
         self._task: scheduler.Task | TaskInfo | None = None
 
@@ -33,7 +38,7 @@ class Handle:
     def task(self) -> TaskInfo | None:
         """The finished task in TaskView.RESULT: without payload and attempts. None before a wait has seen it finish."""
         if isinstance(self._task, scheduler.Task):
-            self._task = task_info(self._task, self._encryption)
+            self._task = task_info(self._task, self._client._settings.encryption)  # noqa: SLF001 - a part of it
         return self._task
 
     @property

@@ -20,15 +20,15 @@ _TAIL_BITS = 32
 class TaskIds:
     """Makes ids. Each is greater than all that this object has made before, even if the wall clock is set back."""
 
-    def __init__(self, now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000) -> None:
-        self._now_ms = now_ms
+    def __init__(self, now_ns: Callable[[], int] = time.time_ns) -> None:
+        self._now_ns = now_ns
         self._lock = threading.Lock()
         self._last_ms = 0
         self._counter = 0
 
     def new(self) -> str:
         """Makes an id of 36 characters."""
-        now = self._now_ms()
+        now = self._now_ns() // 1_000_000
         with self._lock:
             if now > self._last_ms:
                 self._last_ms = now
@@ -51,7 +51,8 @@ class TaskIds:
         )
 
 
-_ids = TaskIds()
+#: The ids of this process.
+TASK_IDS = TaskIds()
 
 
 def new_task_id() -> str:
@@ -59,4 +60,4 @@ def new_task_id() -> str:
 
     It is for callers that keep the id before they schedule, so that they can safely repeat a call that may have failed.
     """
-    return _ids.new()
+    return TASK_IDS.new()

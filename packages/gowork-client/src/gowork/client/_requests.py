@@ -10,7 +10,7 @@ from gowork.base.encryption import Encryption
 from gowork.client import _arguments as arguments
 from gowork.client import _models as models
 from gowork.client._encrypting import encrypt
-from gowork.client._ids import new_task_id
+from gowork.client._ids import TASK_IDS, new_task_id
 from gowork.client._leader_fields import LeaderFields
 from gowork.client._payloads import encode_payload
 from gowork.client.errors import InvalidArgument
@@ -41,6 +41,8 @@ class TaskEncoder:
         self._encryption = encryption
         self._options = self._fields(models.NewTask(**options))
         self._template = scheduler.ScheduleTasksRequest(tasks=(arguments.message(scheduler.Task, **self._options),))
+        #: What follows payload in a serialized task.
+        self._rest = self._template.tasks[0].SerializeToString()
         self._leader: LeaderFields | None = None
         self._address = ""
 
@@ -52,6 +54,7 @@ class TaskEncoder:
                 encoded.
         """
         leader.fit(self._template.tasks[0], self.now_ms(), address)
+        self._rest = self._template.tasks[0].SerializeToString()
         self._leader, self._address = leader, address
 
     def task(self, item: object, id: str | None = None) -> scheduler.Task:
@@ -89,15 +92,17 @@ class TaskEncoder:
 
     def entry(self, item: object) -> tuple[str, bytes]:
         """Returns (id, serialized ScheduleTasksRequest of one task). Such requests may be concatenated to one."""
-        request = scheduler.ScheduleTasksRequest()
         if isinstance(item, models.NewTask):
-            request.tasks.append(self.task(item))
+            request = scheduler.ScheduleTasksRequest(tasks=(self.task(item),))
             return request.tasks[0].id, request.SerializeToString()
-        # Programs that schedule many tasks spend most of their time here. This way takes half the time of task().
         text, data, form = encode_payload(item)
+        id = TASK_IDS.new()
+        if text and not form and self._encryption is None:
+            return id, _entry(id.encode(), text.encode(), self._rest)
+        request = scheduler.ScheduleTasksRequest()
         request.CopyFrom(self._template)
         task = request.tasks[0]
-        task.id = id = new_task_id()
+        task.id = id
         if data:
             task.data = data
         else:
@@ -162,6 +167,35 @@ class TaskEncoder:
         if task.plugin_version is not None:
             fields["plugin_version"] = version_range(task.plugin_version)
         return fields
+
+
+def _varint(number: int) -> bytes:
+    said = bytearray()
+    while number > 0x7F:
+        said.append(number & 0x7F | 0x80)
+        number >>= 7
+    said.append(number)
+    return bytes(said)
+
+
+#: The lengths that most fields have, as they precede them.
+_LENGTHS = tuple(map(_varint, range(256)))
+
+
+def _entry(id: bytes, payload: bytes, rest: bytes) -> bytes:
+    """Serializes a ScheduleTasksRequest of one task, byte for byte as protobuf does.
+
+    Programs that schedule many tasks spend much of their time here; to make messages takes three times as long.
+
+    Args:
+        id: the task's id, of 36 bytes.
+        payload: its payload, of at least one byte.
+        rest: the fields after payload, serialized.
+    """
+    size = len(payload)
+    task = b"\x0a\x24%b\x12%b%b%b" % (id, _LENGTHS[size] if size < 256 else _varint(size), payload, rest)
+    size = len(task)
+    return b"\x0a%b%b" % (_LENGTHS[size] if size < 256 else _varint(size), task)
 
 
 def handler_name(handler: Any) -> str:

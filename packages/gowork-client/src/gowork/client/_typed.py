@@ -7,7 +7,8 @@ has a protocol here. gowork.worker's Context is known by what it has, because a 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Coroutine
+import itertools
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar
 
 from gowork.base.annotations import result_type
@@ -102,9 +103,11 @@ class Functions:
         if task.handler is not None:
             self._others[id] = task.handler if callable(task.handler) else None
 
-    def of(self, id: str) -> Callable[..., Any] | None:
-        """Returns the function of a task that was acknowledged."""
-        return self._others.pop(id, self._function) if self._others else self._function
+    def of(self, ids: Sequence[str]) -> Iterable[Callable[..., Any] | None]:
+        """Returns the functions of tasks that were acknowledged."""
+        if not self._others:
+            return itertools.repeat(self._function, len(ids))
+        return [self._others.pop(id, self._function) for id in ids]
 
 
 def annotated_result(function: Callable[..., Any]) -> Any:

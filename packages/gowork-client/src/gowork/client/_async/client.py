@@ -444,12 +444,12 @@ class AsyncClient(AsyncOperations):
                     functions.note(id, payload)
                 if flights.add(id, entry):
                     while ids := await flights.landed():
-                        for id in ids:
-                            yield AsyncTaskHandle(self, id, functions.of(id))
+                        for id, function in zip(ids, functions.of(ids), strict=True):
+                            yield AsyncTaskHandle(self, id, function)
             flights.send()
             while ids := await flights.next_landed():
-                for id in ids:
-                    yield AsyncTaskHandle(self, id, functions.of(id))
+                for id, function in zip(ids, functions.of(ids), strict=True):
+                    yield AsyncTaskHandle(self, id, function)
 
     async def _tasks(self, request: scheduler.ListTasksRequest) -> AsyncIterator[TaskInfo]:
         while True:
@@ -470,7 +470,7 @@ class AsyncClient(AsyncOperations):
     ) -> AsyncIterator[AsyncTaskHandle]:
         async def handles() -> AsyncIterator[AsyncTaskHandle]:
             async for task in tasks:
-                yield self._handle(task)
+                yield task if isinstance(task, AsyncTaskHandle) else self._handle(task)
 
         def stream(chunk: list[AsyncTaskHandle]) -> WaitStream[AsyncTaskHandle]:
             return finished(self._connection.scheduler.WaitTasks, Wait(self._settings, chunk, end))

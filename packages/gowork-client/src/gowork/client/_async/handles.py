@@ -5,7 +5,6 @@ The asyncio form of this module is written by hand; the blocking form is generat
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from gowork.client._handles import Handle
@@ -23,11 +22,9 @@ ResultT = TypeVar("ResultT")
 class AsyncTaskHandle(Handle, Generic[ReturnT_co]):
     """A task that was scheduled by an AsyncClient. Its type parameter is what the handler returns, where known."""
 
-    __slots__ = ("_client",)
+    __slots__ = ()
 
-    def __init__(self, client: AsyncClient, id: str, function: Callable[..., Any] | None = None) -> None:
-        super().__init__(id, client._settings.encryption, function)  # noqa: SLF001 - the handle is a part of its client
-        self._client = client
+    _client: AsyncClient
 
     async def wait(self, timeout: float | None = None) -> TaskInfo:
         """Waits until the task has finished, and returns it, whatever its status.

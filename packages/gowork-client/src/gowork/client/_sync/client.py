@@ -443,12 +443,12 @@ class Client(Operations):
                     functions.note(id, payload)
                 if flights.add(id, entry):
                     while ids := flights.landed():
-                        for id in ids:
-                            yield TaskHandle(self, id, functions.of(id))
+                        for id, function in zip(ids, functions.of(ids), strict=True):
+                            yield TaskHandle(self, id, function)
             flights.send()
             while ids := flights.next_landed():
-                for id in ids:
-                    yield TaskHandle(self, id, functions.of(id))
+                for id, function in zip(ids, functions.of(ids), strict=True):
+                    yield TaskHandle(self, id, function)
 
     def _tasks(self, request: scheduler.ListTasksRequest) -> Iterator[TaskInfo]:
         while True:
@@ -467,7 +467,7 @@ class Client(Operations):
     def _as_completed(self, tasks: Iterator[TaskHandle | str], end: float | None) -> Iterator[TaskHandle]:
         def handles() -> Iterator[TaskHandle]:
             for task in tasks:
-                yield self._handle(task)
+                yield task if isinstance(task, TaskHandle) else self._handle(task)
 
         def stream(chunk: list[TaskHandle]) -> WaitStream[TaskHandle]:
             return finished(self._connection.scheduler.WaitTasks, Wait(self._settings, chunk, end))
