@@ -163,11 +163,11 @@ def test_a_selection_of_tests_runs_no_other_part(noxfile: ModuleType) -> None:
     assert session.done[-1] == ("run", ("pytest", "packages/gowork-leader"))
 
 
-def test_all_runs_the_tests_and_every_long_session(noxfile: ModuleType) -> None:
+def test_all_runs_every_check_and_every_long_session(noxfile: ModuleType) -> None:
     session = Session()
     noxfile.all_(session)
     there = {name for name in LONG if hasattr(noxfile, name.replace("-", "_"))}
-    assert set(session.parts) == {"tests", *there}
+    assert set(session.parts) == {*noxfile.PARTS, *there}
     assert set(noxfile.LONGER) == there
 
 
