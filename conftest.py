@@ -5,19 +5,22 @@ Tests that need a program say so by `@pytest.mark.tool("name")`, and no test lea
 
 from __future__ import annotations
 
+import itertools
 import os
 import shlex
 import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 import pytest
 
 #: The environment variable that marks processes that tests started; its value names the run of the tests.
 MARK = "PYTEST_STARTED_BY"
+ItemT = TypeVar("ItemT")
 
 
 def pytest_configure() -> None:
@@ -35,15 +38,29 @@ def pytest_xdist_auto_num_workers() -> int:
     return max(2, len(os.sched_getaffinity(0)) * 3 // 2)
 
 
-#: Folders of tests of which each takes long. They come first, so that no processor waits for the last of them.
-LONG = ("tests/sim", "tests/faults", "tests/explore", "tests/costs")
+#: Folders of tests of which each takes long. Every process begins with its share of them, so that none runs such a test
+#: at the end while the others have nothing left to do.
+LONG = ("tests/sim", "tests/faults", "tests/explore", "tests/costs", "tests/floods")
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts the long tests before the others."""
+    """Deals the long tests to the processes of xdist, which divides the tests in their order."""
     root = Path(__file__).parent
     long = tuple(str(root / folder) for folder in LONG)
-    items.sort(key=lambda item: not str(item.path).startswith(long))
+    hands = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    items[:] = dealt(items, lambda item: str(item.path).startswith(long), hands)
+
+
+def dealt(items: Sequence[ItemT], is_long: Callable[[ItemT], bool], hands: int) -> list[ItemT]:
+    """Returns the items in an order of which each `hands`-th part begins with its share of the long ones."""
+    long, others = [item for item in items if is_long(item)], iter([item for item in items if not is_long(item)])
+    ordered: list[ItemT] = []
+    for hand in range(hands):
+        first = long[hand::hands]
+        size = (len(items) - len(ordered)) // (hands - hand)
+        ordered += [*first, *itertools.islice(others, max(0, size - len(first)))]
+    return ordered
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
