@@ -20,8 +20,9 @@ from rich.table import Table
 
 from gowork.client import AttemptOutcome
 
-#: How long after a fault a new task must have completed, in seconds.
-STUCK_SECONDS = 60.0
+#: How long after a fault a new task must have completed, in seconds. It is long enough for a machine with ten times the
+#: load that it bears.
+STUCK_SECONDS = 120.0
 #: What the leader says while the log is full.
 _LOG_FULL = "the log takes nothing"
 #: How many findings are printed.

@@ -232,6 +232,7 @@ def test_what_a_seed_has_found_once_is_mended(seed: int):
     assert try_seed(seed)[0] == ""
 
 
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("plant", [plant for plant in PLANTS if plant in FINDERS])
 def test_a_planted_bug_is_found_by_its_checker(plant: str):
     if not os.environ.get("GOWORK_ALL_PLANTS") and plant not in plants_of(datetime.datetime.now(datetime.UTC).date()):
