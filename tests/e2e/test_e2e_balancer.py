@@ -119,6 +119,7 @@ def test_nobody_behind_the_balancer_notices_that_the_leader_dies(balanced: Balan
     assert len(seen["cancelled"]) > 2
 
 
+@pytest.mark.longer
 def test_commands_and_tasks_go_on_behind_the_balancer_when_the_leader_is_stopped(
     balanced: Balanced, tmp_path: Path
 ) -> None:
@@ -142,6 +143,7 @@ def test_commands_and_tasks_go_on_behind_the_balancer_when_the_leader_is_stopped
             former.send_signal(signal.SIGCONT)
 
 
+@pytest.mark.longer
 def test_sessions_behind_the_balancer_leave_a_leader_that_is_stopped(balanced: Balanced, tmp_path: Path) -> None:
     if balanced.place is None:
         pytest.skip("workers on this machine reach the leaders, and leave the balancer")

@@ -88,6 +88,7 @@ def test_leader_workers_and_clients_work_with_what_was_made(tmp_path: Path, cert
                         assert done(client, "p") == "p"
 
 
+@pytest.mark.longer
 def test_a_leader_s_metrics_tell_when_certificates_expire_and_that_new_ones_are_refused(
     tmp_path: Path, certs: Path
 ) -> None:
@@ -108,6 +109,7 @@ def test_a_leader_s_metrics_tell_when_certificates_expire_and_that_new_ones_are_
         assert (renewed["cert"] < seen["cert"], renewed["refused"]) == (True, 0)
 
 
+@pytest.mark.longer
 def test_a_callback_worker_calls_its_leader_with_new_certificates(tmp_path: Path, certs: Path) -> None:
     fresh = tmp_path / "fresh"
     gowork("certs", "init", str(fresh))

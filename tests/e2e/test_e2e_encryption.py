@@ -217,6 +217,7 @@ def test_leader_store_and_wire_see_ciphertexts_alone(cluster: Cluster, runners: 
     assert any("leader.db" in each for each in cluster.seen("CLEAR"))
 
 
+@pytest.mark.longer
 @pytest.mark.tool("etcd")
 def test_the_log_in_etcd_sees_ciphertexts_alone(tmp_path: Path) -> None:
     folder = tmp_path / "etcd"
@@ -311,6 +312,7 @@ def test_a_worker_without_keys_is_not_given_the_task(cluster: Cluster) -> None:
     assert handle.result(timeout=60) == b""
 
 
+@pytest.mark.longer
 def test_a_task_whose_key_a_worker_lacks_is_put_off_until_it_has_it(cluster: Cluster) -> None:
     cluster.worker(f"--keys={cluster.keys}")
     other = cluster.others / "other"
@@ -349,6 +351,7 @@ def test_a_worker_that_requires_encryption_refuses_clear_payloads(cluster: Clust
     assert cluster.client().schedule(1, handler="returns").result(timeout=60) == b"\0"
 
 
+@pytest.mark.longer
 def test_what_is_too_large_after_encryption_is_refused_with_the_reason(cluster: Cluster) -> None:
     cluster.worker(f"--keys={cluster.keys}")
     client = cluster.client()
@@ -362,6 +365,7 @@ def test_what_is_too_large_after_encryption_is_refused_with_the_reason(cluster: 
         client.schedule(1, handler="returns", selector={str(number): "" for number in range(64)})
 
 
+@pytest.mark.longer
 def test_clear_tasks_stay_clear_on_a_worker_with_keys(cluster: Cluster) -> None:
     cluster.worker(f"--keys={cluster.keys}")
     clear = cluster.client("")

@@ -149,7 +149,7 @@ def test_a_handler_is_asked_to_stop_at_its_time_limit(cluster: Cluster, kind: st
         assert outcomes(finished(client, "neighbour")) == [COMPLETED]
 
 
-@pytest.mark.parametrize("way", ["limit", "cancel"])
+@pytest.mark.parametrize("way", ["limit", pytest.param("cancel", marks=pytest.mark.longer)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_that_does_not_stop_is_ended_with_its_runner_and_nobody_else_pays(
     cluster: Cluster, kind: str, way: str

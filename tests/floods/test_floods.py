@@ -145,6 +145,7 @@ async def test_huge_results_of_many_workers_wait_with_the_workers(
     await still_works(channel)
 
 
+@pytest.mark.longer
 async def test_watchers_that_never_read_are_ended_beyond_a_number_of_bytes(
     leader: RunningLeader, channel: grpc.aio.Channel
 ) -> None:
@@ -165,6 +166,7 @@ async def test_watchers_that_never_read_are_ended_beyond_a_number_of_bytes(
     await still_works(channel)
 
 
+@pytest.mark.longer
 async def test_a_wait_that_is_read_late_costs_little_and_misses_nothing(
     leader: RunningLeader, channel: grpc.aio.Channel
 ) -> None:
@@ -219,6 +221,7 @@ async def test_a_session_that_never_reads_is_ended_with_the_reason(
     await still_works(channel)
 
 
+@pytest.mark.longer
 async def test_connections_that_say_nothing_and_sessions_without_a_hello_are_closed(
     leader: RunningLeader, channel: grpc.aio.Channel
 ) -> None:
@@ -275,6 +278,7 @@ async def test_headers_that_are_too_large_are_refused_and_cost_little(leader: Ru
         await still_works(channels[0])
 
 
+@pytest.mark.longer
 async def test_handshakes_that_never_end_are_ended_and_cost_little(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     files = authority.server(client_ca=authority.file)

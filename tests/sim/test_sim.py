@@ -71,7 +71,7 @@ FINDERS = {
     "grant_whatever_the_version": "a task runs only within its range",
 }
 #: In how many days each planted bug is looked for once. All of them take minutes.
-PLANT_DAYS = 3
+PLANT_DAYS = 6
 #: {planted bug: how many seeds do not find it}. They are left out, because a test must be short.
 SEEDS_IN_VAIN = {"forget_drains_on_recovery": 7, "worker_reports_what_was_released": 77, "accept_stale_fence": 27}
 #: What must occur in each chunk, so that every part of the simulator is used.

@@ -52,6 +52,7 @@ def test_an_attempt_that_is_lost_with_its_runner_is_told_by_the_leader(client: C
     assert "SIGKILL" in receiver.one("settle default", gowork_task_outcome="lost").message
 
 
+@pytest.mark.longer
 def test_an_attempt_that_is_lost_with_its_worker_is_told_by_the_leader(
     client: Client, receiver: Receiver, cluster: Cluster
 ) -> None:
@@ -69,6 +70,7 @@ def test_what_is_told_of_a_lost_attempt_is_what_is_kept_of_it(client: Client, re
     assert attempts[0].traceparent == f"00-{lost.trace}-{lost.id}-01"
 
 
+@pytest.mark.longer
 def test_an_attempt_whose_runner_was_ended_for_its_time_limit_is_told_by_the_leader(
     client: Client, receiver: Receiver
 ) -> None:
@@ -91,6 +93,7 @@ async def session(client: Client, cluster: Cluster) -> AsyncIterator[Any]:
         yield call
 
 
+@pytest.mark.longer
 async def test_a_report_that_is_refused_as_stale_is_an_error(client: Client, receiver: Receiver, session: Any) -> None:
     task = client.schedule(handler="mine")
     while not (grants := (await session.read()).grants):

@@ -83,6 +83,7 @@ def test_what_ends_sends_what_it_has_left(
     assert names >= {"send default", "process default", "inner", "settle default"}
 
 
+@pytest.mark.longer
 @pytest.mark.parametrize(
     ("name", "value"), [("OTEL_SDK_DISABLED", "true"), ("OTEL_TRACES_EXPORTER", "none")], ids=lambda value: value
 )
@@ -101,6 +102,7 @@ def test_what_switches_it_off_does(
     assert receiver.spans == []
 
 
+@pytest.mark.longer
 def test_spans_go_out_over_http_too(start_cluster: StartCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     with receiving_http() as receiver:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://{receiver.address}")
@@ -113,6 +115,7 @@ def test_spans_go_out_over_http_too(start_cluster: StartCluster, monkeypatch: py
         assert process.links == ()
 
 
+@pytest.mark.longer
 def test_the_environment_names_the_service(
     exporting: None, start_cluster: StartCluster, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,6 +126,7 @@ def test_the_environment_names_the_service(
     assert services(receiver) == {"mail"}
 
 
+@pytest.mark.longer
 def test_nothing_is_exported_where_the_sampler_takes_nothing(
     exporting: None, program: None, start_cluster: StartCluster, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,6 +138,7 @@ def test_nothing_is_exported_where_the_sampler_takes_nothing(
     assert services(receiver) == {"program"}
 
 
+@pytest.mark.longer
 def test_a_parent_based_sampler_takes_the_attempts_of_what_was_sampled(
     exporting: None, program: None, start_cluster: StartCluster, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,6 +152,7 @@ def test_a_parent_based_sampler_takes_the_attempts_of_what_was_sampled(
     assert receiver.one("settle default").parent == process.id
 
 
+@pytest.mark.longer
 def test_and_none_of_what_was_not(exporting: None, start_cluster: StartCluster, receiver: Receiver) -> None:
     cluster = start_cluster()
     cluster.work()
@@ -161,6 +167,7 @@ def test_and_none_of_what_was_not(exporting: None, start_cluster: StartCluster, 
     assert [span.name for span in receiver.spans if not span.name.startswith("/")] == []
 
 
+@pytest.mark.longer
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -203,6 +210,7 @@ def no_collector(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
         yield
 
 
+@pytest.mark.longer
 def test_a_collector_that_takes_nothing_holds_up_no_stop_and_fills_no_log(
     no_collector: None, start_cluster: StartCluster, tmp_path: Path
 ) -> None:

@@ -470,7 +470,14 @@ def test_a_leader_that_the_others_can_not_reach_says_so(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "address",
-    ["0.0.0.0:0", "[::]:0", ":0", "192.0.2.1:0", "leader.example:0", "[::0]:0", "[::ffff:0.0.0.0]:0", "[::%0]:0"],
+    [
+        "0.0.0.0:0",
+        "192.0.2.1:0",
+        *(
+            pytest.param(other, marks=pytest.mark.longer)
+            for other in ("[::]:0", ":0", "leader.example:0", "[::0]:0", "[::ffff:0.0.0.0]:0", "[::%0]:0")
+        ),
+    ],
 )
 @pytest.mark.parametrize("option", ["--cluster-listen", "--scheduler-listen"])
 def test_a_port_that_other_machines_reach_and_that_asks_nobody_is_refused(
