@@ -111,7 +111,23 @@ def test_connections_that_have_ended_are_forgotten(core: Core) -> None:
     assert len(ranking.entries) <= bound
 
 
-def test_news_and_entries_are_bounded(core: Core) -> None:
+@pytest.mark.parametrize(("workers", "kept"), [(0, 1_000), (1, 1_000), (2, 500), (100, 10), (300, 10)])
+def test_the_fewer_workers_there_are_the_more_rankings_are_kept(
+    core: Core, monkeypatch: pytest.MonkeyPatch, workers: int, kept: int
+) -> None:
+    monkeypatch.setattr(roster, "RANKINGS_MAX", 10)
+    monkeypatch.setattr(roster, "RANKED_MAX", 1_000)
+    for number in range(workers):
+        core.connect(f"w{number}")
+    for number in range(kept):
+        best(core, (f"h{number}", ()))
+    assert len(core.state.roster._rankings) == kept
+    best(core, ("one more", ()))
+    assert len(core.state.roster._rankings) == 1
+
+
+def test_news_and_entries_are_bounded(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roster, "RANKED_MAX", 1)
     connections = [core.connect(f"w{number}", slots=2, credit=1_000) for number in range(3)]
     for number in range(300):
         core.submit(spec(str(number)))

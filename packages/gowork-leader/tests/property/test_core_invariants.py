@@ -59,6 +59,7 @@ class Cluster(RuleBasedStateMachine):
         self.patch.setattr(roster, "ENTRIES_EACH", 1)
         self.patch.setattr(roster, "ENTRIES_MORE", 1)
         self.patch.setattr(roster, "RANKINGS_MAX", 2)
+        self.patch.setattr(roster, "RANKED_MAX", 1)
         self.core = Core(copy(self.bounds), compares=self.compares)
         self.fence = self.core.state.fence
         self.accepted: dict[tuple[str, int], int] = {}

@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 #: (handler, selector)
 Need = tuple[str, tuple[tuple[str, str], ...]]
 
-#: How many rankings are kept. Before there is one more, all are dropped, and made again as they are asked for.
+#: How many rankings are kept: RANKINGS_MAX, or more where few workers are connected, as long as rankings times workers
+#: stay below RANKED_MAX. Before there is one more, all are dropped, and made again as they are asked for. Each round of
+#: grants asks for one of each need that tasks wait with. With more needs than rankings each round makes all of them.
 RANKINGS_MAX = 1_000
+RANKED_MAX = 200_000
 #: How many entries a ranking may have, and how many news there may be, for each connected worker and besides. Then a
 #: ranking is made again from the workers themselves.
 ENTRIES_EACH, ENTRIES_MORE = 2, 64
@@ -143,7 +146,7 @@ class Roster:
         """Returns the ranking of a need, up to date; of None: that of all workers."""
         ranking = self._rankings.get(need)
         if ranking is None:
-            if len(self._rankings) >= RANKINGS_MAX:
+            if len(self._rankings) >= max(RANKINGS_MAX, RANKED_MAX // max(1, len(self._connections))):
                 self._rankings.clear()
             ranking = self._rankings[need] = Ranking(need, self._connections)
         news, dropped = self._news, self._dropped
