@@ -63,7 +63,8 @@ def test_fastapi_runs_worker_and_client_within_its_lifespan(cluster: Cluster) ->
 def test_gunicorn_preloads_a_client_and_starts_a_worker_after_each_fork(cluster: Cluster) -> None:
     with serving(*GUNICORN, "--config", "gunicorn_conf.py", "flask_app:app") as address:
         # gunicorn tells its address when the first process is there. The second may need some requests longer.
-        answers, members = set(), 0
+        answers: set[str] = set()
+        members = 0
         while members < 2:
             answers |= {get(address, "/double/21") for _ in range(10)}
             members = len([member for member in cluster.client.members() if member.slots])

@@ -18,12 +18,11 @@ from gowork.leader._core import changes as ch
 from gowork.leader._core import effects as ef
 from gowork.leader._core.decision import Decision
 from gowork.leader._core.dialled import dialled
-from gowork.leader._core.forms import fits, open_forms
 from gowork.leader._core.lanes import Group
 from gowork.leader._core.model import RUNNING, HandlerPolicy, Now, Plugin, Spec, Standing, Task
 from gowork.leader._core.queues import Queue
-from gowork.leader._core.roster import Entry, Need, Ranking
 from gowork.leader._core.state import Callback, State, Worker
+from gowork.leader._core.takers import Members, Takers
 from gowork.leader._core.tasks import expired, has_expired
 from gowork.leader._core.traces import previous_of
 
@@ -32,9 +31,8 @@ STARVING_TURNS = 8
 #: With more lanes than this it is asked first whether any worker has room. With fewer, the lanes tell that sooner.
 FEW_LANES = 100
 
-_Holder = Worker | Callback
 #: A group: (seq of its next task, order, its next task, the walk over the others, who can take them)
-_Entry = tuple[int, int, Task, Iterator[Task], "_Holders"]
+_Entry = tuple[int, int, Task, Iterator[Task], "Takers"]
 
 
 def dispatch(state: State, now: Now) -> Decision:
@@ -46,11 +44,11 @@ def dispatch(state: State, now: Now) -> Decision:
     if state.queues.lanes > FEW_LANES and not callbacks and state.roster.ranking(None).best() is None:
         return decision
     grants: dict[Worker, list[ef.Grant]] = {}
-    members = _Members(state, callbacks)
+    members = Members(state, callbacks)
     turns: list[tuple[float, int, _Turn]] = []
     for order, queue in enumerate(state.queues):
         if queue.loaded:
-            turn = _Turn(queue, members.holders, now)
+            turn = _Turn(queue, members.takers, now)
             if turn.room:
                 # A queue that had nothing to do has no claim to turns that it missed.
                 turns.append((max(queue.virtual, state.queues.virtual), order, turn))
@@ -64,11 +62,11 @@ def dispatch(state: State, now: Now) -> Decision:
             heapq.heappop(turns)
             turn.served(virtual, reached, now, decision)
             continue
-        tasks, holders = granted
-        if isinstance(holders, Callback):
-            _dial(tasks[0], holders, fence + 1, now, decision)
+        tasks, takers = granted
+        if isinstance(takers, Callback):
+            _dial(tasks[0], takers, fence + 1, now, decision)
         else:
-            _grant(members, tasks, holders, fence, now, decision, grants)
+            _grant(members, tasks, takers, fence, now, decision, grants)
         fence += len(tasks)
         for _ in tasks:
             # One by one, because a product is not to the last digit what this sum is.
@@ -86,7 +84,7 @@ def dispatch(state: State, now: Now) -> Decision:
 
 
 def _grant(
-    members: _Members,
+    members: Members,
     tasks: Sequence[Task],
     workers: Sequence[Worker],
     fence: int,
@@ -146,7 +144,7 @@ def _running(
     )
 
 
-def _others_may_fit(members: _Members, spec: Spec, policy: HandlerPolicy, unfit: tuple[str, ...]) -> bool:
+def _others_may_fit(members: Members, spec: Spec, policy: HandlerPolicy, unfit: tuple[str, ...]) -> bool:
     forms = members.forms(spec.lane.handler, spec.lane.selector)
     return not forms.issubset((*unfit, policy.form))
 
@@ -156,7 +154,7 @@ class _Turn:
 
     __slots__ = ("_given", "_levels", "_now", "_passed_over", "_queue", "_taken", "room", "share")
 
-    def __init__(self, queue: Queue, holders_of: Callable[[Group], _Holders], now: Now) -> None:
+    def __init__(self, queue: Queue, takers_of: Callable[[Group], Takers], now: Now) -> None:
         self._queue, self._now = queue, now
         #: How many more grants its limits allow.
         self.room = queue.room_at(now.mono)
@@ -173,12 +171,12 @@ class _Turn:
             return
         by_priority: dict[int, list[_Entry]] = {}
         for order, group in enumerate(queue.groups.values()):
-            holders = holders_of(group)
-            if holders:
+            takers = takers_of(group)
+            if takers:
                 walk = _walk(group, self._holds_back)
                 task = next(walk, None)
                 if task is not None:
-                    by_priority.setdefault(group.priority, []).append((task.seq, order, task, walk, holders))
+                    by_priority.setdefault(group.priority, []).append((task.seq, order, task, walk, takers))
         for priority in sorted(by_priority, reverse=True):
             level = by_priority[priority]
             heapq.heapify(level)
@@ -194,7 +192,7 @@ class _Turn:
             level = self._next_level()
             if level is None:
                 return None
-            _, _, task, _, holders = level[0]
+            _, _, task, _, takers = level[0]
             if task.spec.expires_at_ms and has_expired(task.spec, self._now):
                 # A tick has not ended it yet: it was taken back in this batch, or more expire than one tick ends.
                 decision.changes.append(ch.TaskMoved(task.spec.id, expired(task.standing, self._now)))
@@ -205,9 +203,9 @@ class _Turn:
                 # Another priority has taken the last place of its key.
                 _advance(level)
                 continue
-            holder = holders.take(task)
-            if holder is None:
-                if holders:
+            taker = takers.take(task)
+            if taker is None:
+                if takers:
                     # Only this task could not go. Its payload is binary and only callback workers are left, or it
                     # waits for a worker with another form of its handler.
                     _advance(level)
@@ -223,9 +221,9 @@ class _Turn:
             _advance(level)
             self._taken += 1
             self.room -= 1
-            if isinstance(holder, Callback):
-                return [task], holder
-            tasks, workers = [task], [holder]
+            if isinstance(taker, Callback):
+                return [task], taker
+            tasks, workers = [task], [taker]
             if in_runs and not key and len(self._levels) == len(level) == 1:
                 self._take_more(level, tasks, workers)
             return tasks, workers
@@ -233,11 +231,11 @@ class _Turn:
 
     def _take_more(self, level: list[_Entry], tasks: list[Task], workers: list[Worker]) -> None:
         """Takes the next tasks of the only group as well, as long as nothing is unusual about them."""
-        _, order, task, walk, holders = level[0]
+        _, order, task, walk, takers = level[0]
         following: Task | None = task
-        if holders.has_callbacks:
+        if takers.has_callbacks:
             return
-        alone, left = holders.alone()
+        alone, left = takers.alone()
         most = self.room if alone is None else min(self.room, left)
         before = len(tasks)
         while most and following is not None and not following.standing.unfit:
@@ -245,7 +243,7 @@ class _Turn:
             if spec.expires_at_ms or spec.lane.concurrency_key:
                 break
             if alone is None:
-                worker = holders.take_worker()
+                worker = takers.take_worker()
                 if worker is None:
                     break
                 workers.append(worker)
@@ -254,14 +252,14 @@ class _Turn:
             following = next(walk, None)
         taken = len(tasks) - before
         if alone is not None:
-            holders.take_alone(taken)
+            takers.take_alone(taken)
             workers += [alone] * taken
         self._taken += taken
         self.room -= taken
         if following is None:
             level.clear()
         else:
-            level[0] = (following.seq, order, following, walk, holders)
+            level[0] = (following.seq, order, following, walk, takers)
 
     def served(self, virtual: float, reached: float, now: Now, decision: Decision) -> None:
         """Notes what the queue got, if it got anything."""
@@ -289,14 +287,14 @@ class _Turn:
 
 def _advance(level: list[_Entry]) -> None:
     """Replaces the first entry of the level by the next task of the same group."""
-    _, order, _, walk, holders = level[0]
+    _, order, _, walk, takers = level[0]
     task = next(walk, None)
     if task is None:
         heapq.heappop(level)
     elif len(level) == 1:
-        level[0] = (task.seq, order, task, walk, holders)
+        level[0] = (task.seq, order, task, walk, takers)
     else:
-        heapq.heapreplace(level, (task.seq, order, task, walk, holders))
+        heapq.heapreplace(level, (task.seq, order, task, walk, takers))
 
 
 def _walk(group: Group, holds_back: Callable[[str], bool]) -> Iterator[Task]:
@@ -340,170 +338,3 @@ def _walk(group: Group, holds_back: Callable[[str], bool]) -> Iterator[Task]:
             heapq.heappop(opened)
         else:
             heapq.heapreplace(opened, (following.seq, place, following, rest, key))
-
-
-class _Members:
-    """The members that have room in this round."""
-
-    __slots__ = ("_by_need", "_callbacks", "_forms", "_given", "_left", "_state", "are_mixed")
-
-    def __init__(self, state: State, callbacks: list[Callback]) -> None:
-        self._state = state
-        #: Whether workers have a handler in more than one form. Workers that may not be given the task count too.
-        self.are_mixed = state.forms.are_mixed
-        #: {worker that was given tasks in this round: [its room, its free slots]}
-        self._left: dict[Worker, list[int]] = {}
-        self._callbacks = callbacks
-        #: Ids of callback workers that were given a task in this round.
-        self._given: set[str] = set()
-        self._by_need: dict[Need, _Holders] = {}
-        #: {need: what `forms` found}; filled only for handlers whose forms are mixed.
-        self._forms: dict[Need, frozenset[str]] = {}
-
-    def holders(self, group: Group) -> _Holders:
-        """Returns who can take the tasks of a group."""
-        need = (group.handler, group.selector)
-        holders = self._by_need.get(need)
-        if holders is None:
-            ranking = self._state.roster.ranking(need)
-            callbacks = [] if group.handler or group.selector else list(self._callbacks)
-            holders = self._by_need[need] = _Holders(need, self, ranking, self._left, callbacks, self._given)
-        return holders
-
-    def put_back(self) -> None:
-        """Leaves the rankings as they were before this round."""
-        for holders in self._by_need.values():
-            holders.put_back()
-
-    def forms(self, handler: str, selector: tuple[tuple[str, str], ...]) -> frozenset[str]:
-        """Returns the forms of the handler on all workers that may be given its tasks, with room or without."""
-        forms = self._forms.get((handler, selector))
-        if forms is None:
-            forms = open_forms(self._state.workers.values(), handler, selector)
-            self._forms[handler, selector] = forms
-        return forms
-
-
-class _Holders:
-    """The members that can take the tasks of one handler and selector; the one with the most free slots comes first."""
-
-    __slots__ = ("_callbacks", "_given", "_left", "_lowered", "_members", "_need", "_ranking", "_taken_out")
-
-    def __init__(
-        self,
-        need: Need,
-        members: _Members,
-        ranking: Ranking,
-        left: dict[Worker, list[int]],
-        callbacks: list[Callback],
-        given: set[str],
-    ) -> None:
-        self._need, self._members, self._ranking = need, members, ranking
-        self._left, self._callbacks, self._given = left, callbacks, given
-        #: Workers of the ranking that were given tasks in this round, by whichever need. Until its end they are not in
-        #: the ranking but here, in a heap, by what is left of them.
-        self._lowered: list[Entry] = []
-        self._taken_out: dict[Worker, None] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._callbacks) or self._best() is not None
-
-    def take(self, task: Task) -> _Holder | None:
-        """Returns who gets this task; None when nobody can take it any more."""
-        unfit = task.standing.unfit
-        worker = self._best_for(unfit) if unfit else self._best()
-        if worker is not None and (not self._callbacks or task.spec.binary or self._free(worker) > 0):
-            self._take_worker(worker)
-            return worker
-        if not task.spec.binary:
-            while self._callbacks:
-                callback = self._callbacks.pop()
-                if callback.id not in self._given:
-                    self._given.add(callback.id)
-                    return callback
-        if worker is not None:
-            self._take_worker(worker)
-        return worker
-
-    @property
-    def has_callbacks(self) -> bool:
-        """Whether callback workers are left."""
-        return bool(self._callbacks)
-
-    def take_worker(self) -> Worker | None:
-        """Returns the worker that gets the next task, as if there were no callback workers; None: there is none."""
-        worker = self._best()
-        if worker is not None:
-            self._take_worker(worker)
-        return worker
-
-    def alone(self) -> tuple[Worker | None, int]:
-        """Returns (the only worker that is left, its room); None when there may be others, or none."""
-        worker = self._best()
-        if worker is None or self._ranking.entries or len(self._lowered) != 1:
-            return None, 0
-        return worker, self._left[worker][0]
-
-    def take_alone(self, number: int) -> None:
-        """Notes that the only worker gets as many tasks."""
-        left = self._left[self._lowered[0][2]]
-        left[0] -= number
-        left[1] -= number
-
-    def put_back(self) -> None:
-        """Puts what was taken out of the ranking back into it."""
-        if self._taken_out:
-            self._ranking.put_back(self._taken_out)
-
-    def _best(self) -> Worker | None:
-        left, lowered, ranking = self._left, self._lowered, self._ranking
-        if len(lowered) == 1 and not ranking.entries:
-            # The only worker: nobody has to be compared.
-            alone = lowered[0][2]
-            return alone if left[alone][0] > 0 else None
-        worker = ranking.best() if ranking.entries else None
-        while worker is not None and worker in left:
-            _, connection, _ = heapq.heappop(ranking.entries)
-            if worker not in self._taken_out:
-                self._taken_out[worker] = None
-                heapq.heappush(lowered, (-left[worker][1], connection, worker))
-            worker = ranking.best() if ranking.entries else None
-        while lowered:
-            claimed, connection, given = lowered[0]
-            room, free = left[given]
-            if room <= 0:
-                heapq.heappop(lowered)
-            elif free != -claimed:
-                heapq.heapreplace(lowered, (-free, connection, given))
-            else:
-                return given if worker is None or lowered[0] < ranking.entries[0] else worker
-        return worker
-
-    def _best_for(self, unfit: tuple[str, ...]) -> Worker | None:
-        """Returns the best worker with another form of the handler than these, or of all if nobody has another form."""
-        if self._members.forms(*self._need).issubset(unfit):
-            return self._best()
-        fitting = [
-            (-self._free(worker), connection, worker)
-            for _, connection, worker in (*self._ranking.entries, *self._lowered)
-            if worker.connection == connection
-            and self._room(worker) > 0
-            and fits(worker.policy_for(self._need[0]), unfit)
-        ]
-        return min(fitting)[2] if fitting else None
-
-    def _room(self, worker: Worker) -> int:
-        left = self._left.get(worker)
-        return worker.room if left is None else left[0]
-
-    def _free(self, worker: Worker) -> int:
-        left = self._left.get(worker)
-        return worker.free if left is None else left[1]
-
-    def _take_worker(self, worker: Worker) -> None:
-        try:
-            left = self._left[worker]
-        except KeyError:
-            left = self._left[worker] = [worker.room, worker.slots - len(worker.held)]
-        left[0] -= 1
-        left[1] -= 1
