@@ -246,3 +246,19 @@ class KilledNursery:
 async def test_a_check_that_is_killed_takes_no_code_for_good() -> None:
     with pytest.raises(ReloadError, match="--import a b does not load: the process that tried it ended with exit code"):
         await _check_modules(["b", "a"], cast("Nursery", KilledNursery()))
+
+
+async def test_an_installed_plugin_that_is_broken_keeps_no_new_code_away() -> None:
+    class Loads(Killed):
+        code = 0
+
+        async def lines(self) -> list[dict[str, object]]:
+            return [{"plugin": "a", "errors": []}, {"plugin": "installed (x 1.0)", "errors": ["installed: no"]}]
+
+    class LoadingNursery(KilledNursery):
+        async def start(self, *_: object) -> Killed:
+            return Loads()
+
+    await _check_modules(["a"], cast("Nursery", LoadingNursery()))
+    with pytest.raises(ReloadError, match="--import installed does not load: no"):
+        await _check_modules(["a", "installed"], cast("Nursery", LoadingNursery()))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gowork.client import AsyncClient, Client, TaskNotFinished, TaskView
+from gowork.client import AsyncClient, Client, ClientClosed, TaskNotFinished, TaskView
 from gowork.testing import AsyncCluster, Cluster, ClusterError, _async_cluster, _cluster
 from gowork.worker import Context, handler
 
@@ -177,6 +177,28 @@ async def test_a_cluster_may_be_entered_again_when_it_has_been_left() -> None:
             assert cluster.workers == ["worker-1"]
             with pytest.raises(ClusterError, match="runs already"):
                 await cluster.__aenter__()
+
+
+async def test_a_cluster_whose_start_is_cancelled_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_async_cluster, "_MEMORY", tmp_path)
+    entering = asyncio.ensure_future(AsyncCluster(handlers=[double]).__aenter__())
+    # Its first step begins the cluster.
+    await asyncio.sleep(0)
+    entering.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await entering
+    assert os.listdir(tmp_path) == []
+    assert not [task for task in asyncio.all_tasks() if task.get_name() in ("gowork cluster", "gowork leader")]
+
+
+def test_the_client_of_a_cluster_is_closed_with_it() -> None:
+    with Cluster(handlers=[double]) as cluster:
+        client = cluster.client
+        client.members()
+    with pytest.raises(ClientClosed):
+        client.members()
 
 
 def test_a_cluster_that_was_not_entered_has_nothing() -> None:
