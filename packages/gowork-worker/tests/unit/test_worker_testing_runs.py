@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
+import threading
 from collections.abc import AsyncIterator
 
 import pytest
@@ -12,6 +14,8 @@ from gowork.worker import Context, handler
 from gowork.worker.testing import lose_lease, regain_lease, run_handler
 
 logger = logging.getLogger("tests.kit")
+#: Seconds within which what takes none happens, however busy the machine is.
+SOON = 60.0
 
 
 def test_each_fault_happens_once_in_whatever_order_they_are_given() -> None:
@@ -54,6 +58,22 @@ def test_a_line_for_a_shell_is_waited_for_in_real_time() -> None:
         return await process.wait()
 
     assert run_handler(calls).result == 3
+
+
+def test_an_interrupt_of_the_test_ends_its_run_too() -> None:
+    ended = threading.Event()
+
+    @handler
+    async def waits() -> None:
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)  # type: ignore[arg-type]
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    with pytest.raises(KeyboardInterrupt):
+        run_handler(waits, patience=10 * SOON)
+    assert ended.wait(SOON)
 
 
 @handler
