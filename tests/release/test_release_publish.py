@@ -9,7 +9,9 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+import release_index
 from loopback_index import loopback_index
+from packaging.version import Version
 from release_build import SUMS, digest
 from release_files import make_wheel
 from release_index import Index
@@ -132,12 +134,15 @@ def test_an_index_that_is_not_there_is_named(root: Path, package: Package, tmp_p
         (200, "text/html", '<a class="x" href="../files/a%20b.whl#sha256=12">a</a>', {"a b.whl": "12"}),
         (404, "text/html", "no such package", {}),
         (200, "text/html", '<a href="a.whl#md5=12">a</a>', r"gives no SHA-256 of a\.whl; nothing can be compared"),
+        (200, "text/html", " " * 101, "has more than 100 bytes; is it the page of a package"),
         (503, "text/html", "busy", "answers 503 Service Unavailable; try again"),
     ],
 )
 def test_both_forms_of_an_indexs_pages_are_read(
-    status: int, kind: str, page: str, told: dict[str, str] | str, tmp_path: Path
+    status: int, kind: str, page: str, told: dict[str, str] | str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(release_index, "_PAGE_BYTES_MAX", 100)
+
     class Page(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(status)
@@ -161,3 +166,11 @@ def test_both_forms_of_an_indexs_pages_are_read(
         finally:
             server.shutdown()
             thread.join()
+
+
+def test_a_version_is_there_when_its_wheel_is() -> None:
+    class Known(Index):
+        def digests(self, name: str) -> dict[str, str]:
+            return dict.fromkeys([f"{name}-1.0-py3-none-any.whl", f"{name}-1.0.tar.gz", f"{name}-2.0.tar.gz"], "12")
+
+    assert Known("", "").versions("one") == {Version("1.0")}

@@ -94,17 +94,30 @@ def test_a_link_leads_to_the_page_or_to_the_repository(link: str, becomes: str) 
 def test_links_in_code_stay_as_they_are() -> None:
     text = "```python\ncall[0](x)\n```\n"
     assert site_pages.linked(text, "docs/access.md", KNOWN) == text
+    # A block with a longer fence may have others in it.
+    text = f"````md\n{text}[a](tls.md)\n````\n"
+    assert site_pages.linked(text, "docs/access.md", KNOWN) == text
+
+
+def test_a_drawing_stays_text_because_its_program_comes_from_elsewhere() -> None:
+    assert site_pages.linked("```mermaid\na --> b\n```\n", "docs/access.md", KNOWN) == "```text\na --> b\n```\n"
+
+
+#: What a page loads from other sites.
+ELSEWHERE = ("https://example.org/x.png", "//example.org/y.js", "https://example.org/z.css")
 
 
 def test_dead_links_and_what_is_loaded_from_elsewhere_are_found(tmp_path: Path) -> None:
     (tmp_path / "one.html").write_text(
         '<p id="here"><a href="two.html#there">a</a><a href="two.html#gone">b</a><a href="three.html">c</a>'
         '<a href="#here">d</a><a href="https://example.org">e</a><img src="https://example.org/x.png">'
+        '<script src="//example.org/y.js"></script><link rel="stylesheet" href="https://example.org/z.css">'
+        '<link rel="canonical" href="https://example.org/one">'
     )
     (tmp_path / "two.html").write_text('<h1 id="there">')
     wrong, others = site_links.check(tmp_path)
     assert wrong == [
-        "one.html: loads https://example.org/x.png from elsewhere",
+        *(f"one.html: loads {each} from elsewhere" for each in ELSEWHERE),
         "one.html: two.html#gone leads to a place that is not there",
         "one.html: three.html leads nowhere",
     ]

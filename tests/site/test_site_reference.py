@@ -53,6 +53,10 @@ def test_a_field_is_described_by_the_comment_above_it() -> None:
     assert "- `version` (`str`): The version of gowork-leader." in entry
 
 
+def test_no_private_field_is_described() -> None:
+    assert re.findall(r"^- `_\w+`.*", "\n".join(API.values()), re.MULTILINE) == []
+
+
 def test_every_command_is_shown_with_its_help() -> None:
     paths = {context.command_path for context in site_commands.tree()}
     assert {"gowork", "gowork add", "gowork queues set", "gowork leader", "gowork worker", "gowork plugin new"} <= paths

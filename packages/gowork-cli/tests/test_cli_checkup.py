@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -205,6 +206,10 @@ def test_the_file_system_is_that_of_the_longest_mount_and_of_the_last(tmp_path: 
     ]
     mounts.write_text("\n".join(lines) + "\n")
     assert own_machine.file_system(place, mounts) == "xfs"
+    blank = tmp_path / "of data"
+    blank.mkdir()
+    mounts.write_text("\n".join([lines[0], f"2 1 0:5 / {tmp_path}/of\\040data rw - nfs4 server:/ rw"]) + "\n")
+    assert own_machine.file_system(blank, mounts) == "nfs4"
     mounts.write_text(lines[0].replace(" / rw", " /srv/a\\040b rw") + "\n")
     assert own_machine.file_system(place, mounts) == ""
     assert own_machine.file_system(place, tmp_path / "gone") == ""
@@ -214,6 +219,21 @@ def test_what_is_written_to_measure_the_disk_is_gone_afterwards(tmp_path: Path) 
     assert 0 < own_machine.sync_seconds(tmp_path) < 60
     assert own_machine.free_bytes(tmp_path) > 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_each_write_is_waited_for_and_a_slow_disk_ends_the_measuring(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+
+    def sync(descriptor: int) -> None:
+        nonlocal now
+        now += 2.0
+
+    monkeypatch.setattr(own_machine, "time", SimpleNamespace(monotonic=lambda: now, perf_counter=lambda: now))
+    monkeypatch.setattr(own_machine.os, "fsync", sync)
+    assert own_machine.sync_seconds(tmp_path) == 2.0
+    assert now == 4.0
 
 
 def test_the_packages_of_this_environment_are_found() -> None:

@@ -43,6 +43,7 @@ def built(folder: Path, *pages: str) -> Path:
         ("hooks.html", "docs/hooks.html"),
         ("#quickstart", "index.html#quickstart"),
         ("operating#upgrade", "docs/operating.html#upgrade"),
+        ("operating#a place", "docs/operating.html#a%20place"),
         ("commands", "reference/commands.html"),
         ("gowork-worker", "packages/gowork-worker/README.html"),
         ("gowork.worker", "reference/api/gowork.worker.html"),
@@ -82,6 +83,13 @@ def test_a_built_site_is_opened_from_its_folder(tmp_path: Path, version: str) ->
     built(tmp_path / version, "index.html", "docs/tls.html")
     found = docs("tls#files", "--path", str(tmp_path), "--print")
     assert found.stdout == (tmp_path / version / "docs/tls.html").resolve().as_uri() + "#files\n"
+
+
+def test_a_folder_of_versions_has_the_page_of_this_one(tmp_path: Path) -> None:
+    # Its own first page lists the versions.
+    built(tmp_path, "index.html", f"{__version__}/index.html")
+    found = docs("--path", str(tmp_path), "--print")
+    assert found.stdout == (tmp_path / __version__ / "index.html").resolve().as_uri() + "\n"
 
 
 def test_a_folder_without_this_version_is_refused_with_those_that_it_has(tmp_path: Path) -> None:

@@ -8,12 +8,16 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
 import pytest
 import trustme
+from click.testing import CliRunner
 
+from gowork.cli.commands import doctor
+from gowork.cli.root import cli
 from gowork.proto.cluster.v1 import leader_pb2, leader_pb2_grpc
 from gowork.proto.scheduler.v1 import scheduler_pb2, scheduler_pb2_grpc
 from gowork.proto.status import Refusal, status_of
@@ -115,6 +119,33 @@ def test_certificates_in_files_are_checked(invoke: Callable[..., Any], free_addr
         found = records(invoke(["doctor", "--leader", free_address, "-o", "json", *given]).stdout)
         (stated[name],) = [each["state"] for (_, subject), each in found.items() if f"{name}.pem: " in subject]
     assert stated == {"soon": "FINDING", "later": "OK"}
+
+
+def test_public_authorities_are_no_file(
+    invoke: Callable[..., Any], free_address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GOWORK_TLS_CA", "public")
+    found = records(invoke(["doctor", "--leader", free_address, "-o", "json"]).stdout)
+    assert not [subject for check, subject in found if check == "certificate"]
+
+
+def test_a_slow_answer_is_no_wrong_clock(
+    invoke: Callable[..., Any], scripted: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time()
+    times = iter([now - 30, now + 30])
+    monkeypatch.setattr(doctor, "time", SimpleNamespace(time=lambda: next(times)))
+    found = records(invoke(["doctor", "--leader", scripted[1], "-o", "json"]).stdout)
+    assert found["clock", "this machine"]["says"] == "as the leader's"
+
+
+def test_the_leaders_of_the_environment_are_looked_at(scripted: Any, free_address: str) -> None:
+    runner = CliRunner(env={"GOWORK_LEADER": f"{scripted[1]}, {free_address}"})
+    found = records(runner.invoke(cli, ["doctor", "-o", "json"]).stdout)
+    assert {subject: found[check, subject]["state"] for check, subject in found if subject.startswith("127.")} == {
+        scripted[1]: "OK",
+        free_address: "FINDING",
+    }
 
 
 def test_a_refused_question_does_not_end_the_checkup(invoke: Callable[..., Any], scripted: Any) -> None:

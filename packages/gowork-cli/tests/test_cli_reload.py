@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -77,8 +78,14 @@ def test_new_code_is_run_and_the_leader_stays(reloaded: Any, invoke: Callable[..
     up.source.write_text(SOURCE.replace("return 1", "return 2"))
     os.utime(up.source, ns=(written.st_atime_ns, written.st_mtime_ns))
     assert f"{MODULE}.py changed: the workers start again" in told(up, "changed")
-    told(up, "the workers run the new code")
+    # Nobody is told that the workers have ended, because they were asked to.
+    line = told(up, "worker")
+    assert "the workers run the new code" in line
     assert add(up, invoke, "--handler", "answer", "", "--wait") == "2\n"
+    # The new one serves its pages where the old one did.
+    (page,) = up.addresses["workers_http"]
+    with urllib.request.urlopen(f"http://{page}/healthz", timeout=60) as answer:
+        assert answer.status == 200
     assert leader.is_running()
     after = worker_pids(up)
     assert len(after) == len(before) == 1
@@ -246,3 +253,19 @@ class KilledNursery:
 async def test_a_check_that_is_killed_takes_no_code_for_good() -> None:
     with pytest.raises(ReloadError, match="--import a b does not load: the process that tried it ended with exit code"):
         await _check_modules(["b", "a"], cast("Nursery", KilledNursery()))
+
+
+async def test_an_installed_plugin_that_is_broken_keeps_no_new_code_away() -> None:
+    class Loads(Killed):
+        code = 0
+
+        async def lines(self) -> list[dict[str, object]]:
+            return [{"plugin": "a", "errors": []}, {"plugin": "installed (x 1.0)", "errors": ["installed: no"]}]
+
+    class LoadingNursery(KilledNursery):
+        async def start(self, *_: object) -> Killed:
+            return Loads()
+
+    await _check_modules(["a"], cast("Nursery", LoadingNursery()))
+    with pytest.raises(ReloadError, match="--import installed does not load: no"):
+        await _check_modules(["a", "installed"], cast("Nursery", LoadingNursery()))

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from gowork.base.key_files import write_file
 from gowork.cli.commands.up import _worker_pages
 from gowork.cli.processes import _write
 
@@ -97,6 +98,14 @@ def test_what_handlers_print_is_seen(up_in, invoke, tmp_path: Path) -> None:
         invoke(["--leader", up.scheduler, "add", "--handler", "shout", "heard", "--wait"])
         assert up.process.stderr.readline() == "heard\n"
         up.stop()
+
+
+def test_workers_have_the_keys_that_are_given(up_in, invoke, tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    write_file(keys, {"k1": b"1" * 32})
+    with up_in(tmp_path, "--keys", str(keys)) as up:
+        result = invoke(["--leader", up.scheduler, "add", "--keys", str(keys), "hello", "--wait"])
+        assert (result.exit_code, '"payload":"hello"' in result.stdout) == (0, True), result.output
 
 
 def test_leader_and_workers_can_be_scraped(up_in, tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from gowork.client import Client, ResultError, TaskHandle
+from gowork.client import Client, NewTask, ResultError, TaskHandle
+from gowork.client._typed import Functions
 from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
 
 if TYPE_CHECKING:
@@ -92,3 +93,11 @@ def test_an_annotation_that_cannot_be_read_is_named(function: Any, words: str) -
 def test_a_result_that_does_not_fit_names_the_field() -> None:
     with pytest.raises(ResultError, match=r"Done.*`\$\.path`"):
         finished(done, '{"path":1}').result()
+
+
+def test_nothing_is_kept_of_a_task_that_was_acknowledged() -> None:
+    functions = Functions(None)
+    functions.note("a", NewTask(handler=dict))
+    functions.note("b", NewTask(handler="by name"))
+    assert list(functions.of(["a", "b"])) == [dict, None]
+    assert functions._others == {}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gowork.client import AsyncClient, Client, TaskNotFinished, TaskView
+from gowork.client import AsyncClient, Client, ClientClosed, TaskNotFinished, TaskView
 from gowork.testing import AsyncCluster, Cluster, ClusterError, _async_cluster, _cluster
 from gowork.worker import Context, handler
 
@@ -144,6 +144,61 @@ def test_a_cluster_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(ClusterError, match=r"192\.0\.2\.1"):
         with Cluster():
             pass
+
+
+def test_a_worker_that_cannot_start_leaves_the_cluster_as_it_is() -> None:
+    @handler
+    def counts() -> object:
+        yield 1
+
+    with Cluster(handlers=[double]) as cluster:
+        for options, words in (({"slots": -1}, "slots is 1 to"), ({"handlers": [counts]}, "'counts' is a generator")):
+            with pytest.raises(ClusterError, match=f"worker worker-.: .*{words}|did not start: {words}"):
+                cluster.add_worker(**options)
+        assert cluster.workers == ["worker-1"]
+        assert cluster.client.schedule(21, handler=double).result(timeout=SOON) == 42
+
+
+def test_each_worker_has_a_name_of_its_own() -> None:
+    with Cluster(handlers=[double]) as cluster:
+        with pytest.raises(ClusterError, match="a worker worker-1 runs already"):
+            cluster.add_worker("worker-1")
+        cluster.add_worker("worker-2")
+        assert cluster.add_worker() == "worker-3"
+        cluster.stop_worker("worker-1")
+        assert cluster.add_worker("worker-1") == "worker-1"
+
+
+async def test_a_cluster_may_be_entered_again_when_it_has_been_left() -> None:
+    cluster = AsyncCluster(handlers=[double])
+    for _ in range(2):
+        async with cluster:
+            assert await (await cluster.client.schedule(21, handler=double)).result(timeout=SOON) == 42
+            assert cluster.workers == ["worker-1"]
+            with pytest.raises(ClusterError, match="runs already"):
+                await cluster.__aenter__()
+
+
+async def test_a_cluster_whose_start_is_cancelled_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_async_cluster, "_MEMORY", tmp_path)
+    entering = asyncio.ensure_future(AsyncCluster(handlers=[double]).__aenter__())
+    # Its first step begins the cluster.
+    await asyncio.sleep(0)
+    entering.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await entering
+    assert os.listdir(tmp_path) == []
+    assert not [task for task in asyncio.all_tasks() if task.get_name() in ("gowork cluster", "gowork leader")]
+
+
+def test_the_client_of_a_cluster_is_closed_with_it() -> None:
+    with Cluster(handlers=[double]) as cluster:
+        client = cluster.client
+        client.members()
+    with pytest.raises(ClientClosed):
+        client.members()
 
 
 def test_a_cluster_that_was_not_entered_has_nothing() -> None:

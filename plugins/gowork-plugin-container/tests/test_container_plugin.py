@@ -21,9 +21,20 @@ import pytest
 from gowork.proto.cluster.v1 import leader_pb2, leader_pb2_grpc
 from gowork.proto.worker.v1 import worker_pb2, worker_pb2_grpc
 from gowork.worker.errors import PluginError
-from gowork.worker.testing import FailureKind, FakeClock, Outcome, Status, Switch, cancel, run_handler_async
-from gowork_plugin_container import ContainerFailed, ContainerResult
+from gowork.worker.testing import (
+    FailureKind,
+    FakeClock,
+    FakeContext,
+    Outcome,
+    Status,
+    Switch,
+    cancel,
+    run_handler_async,
+)
+from gowork_plugin_container import ContainerFailed, ContainerJob, ContainerResult
+from gowork_plugin_container.engine import Engine
 from gowork_plugin_container.output import LINE_BYTES_MAX, LINES_MAX, Output
+from gowork_plugin_container.plugin import Containers
 from gowork_plugin_container.settings import (
     CPUS_VARIABLE,
     ENGINE_VARIABLE,
@@ -136,6 +147,19 @@ async def test_exit_codes_fail_the_task(folder: Path) -> None:
     assert "memory_mib" in failed(await attempt(["sh", "-c", "exit 137"]), "ContainerFailed", retried=True)
 
 
+async def test_the_exit_code_is_known_though_another_handler_has_ignored_sigchld(folder: Path) -> None:
+    settings = Settings.read(os.environ)
+    # In this thread, which is the main one, as in a runner.
+    context = FakeContext(state={"gowork_container": Engine(settings.engine)})
+    job = ContainerJob(image="test.local/tool", args=["sh", "-c", "exit 3"], check=False)
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        assert (await Containers(settings).run(context, job)).exit_code == 3
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+        context.state.gowork_container.close()
+
+
 @pytest.mark.parametrize("check", [True, False])
 async def test_a_failure_of_the_engine_is_none_of_the_container(folder: Path, check: bool) -> None:
     said = failed(await attempt(image="test.local/absent", check=check), "Fail", retried=True)
@@ -164,6 +188,16 @@ def test_the_log_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
     assert len(caplog.records) == LINES_MAX + 1
     assert len(vars(caplog.records[0])["line"]) == LINE_BYTES_MAX
     assert caplog.records[-1].message == "further container output is not logged"
+
+
+def test_a_line_that_comes_in_pieces_is_cut_too(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    output = Output("stdout", 10)
+    for _ in range(5):
+        output.feed(b"x" * (LINE_BYTES_MAX - 1))
+    output.feed(b"\n")
+    (record,) = caplog.records
+    assert len(vars(record)["line"]) == LINE_BYTES_MAX
 
 
 @pytest.mark.parametrize("step", [1, 7, 1000])
@@ -321,6 +355,14 @@ def test_images_are_compared_with_the_patterns(patterns: str, image: str, is_all
     else:
         with pytest.raises(ValueError, match=f"image: .* is not allowed on this worker; {IMAGES_VARIABLE}"):
             settings.check(image, "none", 512, 1.0)
+
+
+def test_an_engine_beside_the_worker_is_found_from_any_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Settings.read({ENGINE_VARIABLE: "bin/engine"}).engine == os.path.join(os.getcwd(), "bin/engine")
+    assert Settings.read({ENGINE_VARIABLE: "engine"}).engine == "engine"
 
 
 @pytest.mark.parametrize(

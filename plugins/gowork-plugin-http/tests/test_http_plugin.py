@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from yarl import URL
 
 from gowork.worker.errors import PluginError
 from gowork.worker.testing import FailureKind, Outcome, Status, Switch, cancel, run_handler
@@ -23,6 +24,7 @@ from gowork_plugin_http import ALLOW_VARIABLE, HttpResult
 from gowork_plugin_http.addresses import NETWORKS_MAX, Addresses
 from gowork_plugin_http.bodies import MEMBERS_MAX, Body
 from gowork_plugin_http.plugin import RETRY_AFTER_SECONDS_MAX, retry_after
+from gowork_plugin_http.redirects import Request, next_request
 
 PLUGIN = "gowork_plugin_http.plugin"
 #: What the server answers with: bytes, or a function that is given the connection.
@@ -391,6 +393,11 @@ def test_a_body_of_control_characters_still_fits_into_a_result(server: Server) -
     assert len(json.dumps(result.body)) <= 1 << 20
 
 
+def test_a_header_that_is_not_utf_8_is_a_text_all_the_same(server: Server) -> None:
+    server.answers["/"] = answer(b"", X_Name="caf\xe9")
+    assert call(f"{server.url}/").headers["x-name"] == "caf?"
+
+
 def test_huge_headers_of_an_answer_are_refused(server: Server) -> None:
     server.answers["/long"] = answer(X_Long="x" * 100_000)
     failed(attempt(f"{server.url}/long"), "HttpFailed", retried=True)
@@ -440,6 +447,24 @@ def test_a_body_is_not_sent_on_to_another_origin(server: Server, other: Server) 
     said = failed(attempt(f"{server.url}/", method="POST", body="secret"), "Fail", retried=False)
     assert "which the body was not meant for" in said
     assert other.requests == []
+
+
+@pytest.mark.parametrize(
+    ("url", "location", "is_kept"),
+    [
+        ("http://one.example/a", "https://one.example/b", True),
+        ("http://one.example/a", "https://two.example/b", False),
+        ("http://one.example/a", "https://one.example:8443/b", False),
+        ("http://one.example:8080/a", "https://one.example/b", False),
+        ("https://one.example/a", "http://one.example/b", False),
+    ],
+)
+def test_a_secret_goes_to_the_same_host_over_tls_at_the_usual_ports_alone(
+    url: str, location: str, is_kept: bool
+) -> None:
+    following = next_request(Request(URL(url), "GET", {"authorization": "a"}, None), 301, location)
+    assert following is not None
+    assert following.headers == ({"authorization": "a"} if is_kept else {})
 
 
 @pytest.mark.parametrize(

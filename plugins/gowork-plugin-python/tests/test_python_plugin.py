@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import re
 import sys
@@ -9,8 +10,9 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import pytest
 
 from gowork.worker import Fail
@@ -18,6 +20,7 @@ from gowork.worker.errors import PluginError
 from gowork.worker.testing import FailureKind, Outcome, Status, cancel, run_handler
 from gowork_plugin_python import ALLOW_VARIABLE, AllowList, NotAllowed, PythonCall
 from gowork_plugin_python.allowed import NAME_CHARS_MAX, PATTERNS_MAX
+from gowork_plugin_python.call import bound
 from gowork_plugin_python.plugin import found, gowork_register_handlers
 
 PLUGIN = "gowork_plugin_python.plugin"
@@ -139,6 +142,23 @@ def test_arguments_get_the_types_of_the_annotations(functions: None) -> None:
     assert attempt("called:Order", "Ada", cups=2).result == {"customer": "Ada", "cups": 2}
 
 
+def test_a_class_is_called_with_what_its_constructor_wants() -> None:
+    class Visit:
+        cups: int
+
+        def __init__(self, day: datetime.date) -> None: ...
+
+    assert bound(Visit, PythonCall(call="m:Visit", args=["2026-11-30"])) == ((datetime.date(2026, 11, 30),), {})
+
+
+def test_an_annotation_may_have_bounds() -> None:
+    def brew(cups: Annotated[int, msgspec.Meta(ge=1)]) -> None: ...
+
+    assert bound(brew, PythonCall(call="m:brew", args=[1])) == ((1,), {})
+    with pytest.raises(ValueError, match="argument 'cups': Expected `int` >= 1"):
+        bound(brew, PythonCall(call="m:brew", args=[0]))
+
+
 def test_arguments_stay_as_they_are_where_no_annotation_can_be_read(functions: None) -> None:
     assert attempt("called:unread", {"a": 1}).result == {"a": 1}
     assert attempt("called:of_another_kind").result is None
@@ -186,6 +206,15 @@ def test_imports_hold_none_of_the_threads_of_the_loop(functions: None, monkeypat
     assert attempt("called:hello", "Ada", handler="python-async").result == "Hello, Ada!"
     (thread,) = threads
     assert thread.startswith("gowork-python-import")
+
+
+@pytest.mark.parametrize(("handler", "name"), [("python", "plain"), ("python-async", "waiting")])
+def test_what_an_import_logs_is_in_the_log_of_its_task(
+    module: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch, handler: str, name: str
+) -> None:
+    module("talking", "import logging\nlogging.warning('here')\ndef plain(): ...\nasync def waiting(): ...\n")
+    monkeypatch.setenv(ALLOW_VARIABLE, "talking:*")
+    assert [record.getMessage() for record in attempt(f"talking:{name}", handler=handler).logs] == ["here"]
 
 
 @pytest.mark.parametrize(

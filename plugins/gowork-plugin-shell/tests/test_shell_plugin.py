@@ -121,6 +121,20 @@ async def test_command_starts_where_and_with_the_umask_that_the_runner_did(ctx: 
     assert result.stdout.split() == [directory, f"{before | 0o002:04o}"]
 
 
+async def test_a_relative_directory_is_one_of_the_runner_s_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "within").mkdir()
+    monkeypatch.chdir(tmp_path)
+    context = FakeContext()
+    lifespan = surroundings(context.state)
+    next(lifespan)
+    monkeypatch.chdir("/")
+    result = await call(context, command=["pwd"], cwd="within")
+    assert result.stdout == f"{(tmp_path / 'within').resolve()}\n"
+    assert next(lifespan, None) is None
+
+
 async def test_large_input_and_output_pass_through() -> None:
     text = "0123456789" * 30_000
     result = await run(command=["cat"], stdin=text, output_bytes_max=400 << 10)

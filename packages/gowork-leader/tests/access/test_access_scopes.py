@@ -90,6 +90,15 @@ async def test_who_is_bound_has_no_member_leave(leader: ServedLeader) -> None:
     await with_token(leader, "free").cluster.Leave(cpb.LeaveRequest(id="m"), timeout=PATIENCE)
 
 
+async def test_who_is_bound_to_handlers_is_told_of_those_alone(leader: ServedLeader) -> None:
+    async with with_token(leader, "w1").worker(handlers=["thumbnail", "shell"]):
+        for name, told in (("h", ["thumbnail"]), ("nothing", []), ("q", ["shell", "thumbnail"])):
+            for asked in ("", "shell"):
+                request = cpb.ListHandlersRequest(name=asked)
+                found = await with_token(leader, name).cluster.ListHandlers(request, timeout=PATIENCE)
+                assert [each.name for each in found.handlers] == [each for each in told if asked in ("", each)]
+
+
 async def test_who_is_bound_to_handlers_changes_no_queue(leader: ServedLeader) -> None:
     for method, request in (
         ("PauseQueue", pb.PauseQueueRequest(name="web")),

@@ -179,5 +179,6 @@ def test_waiting_tasks_ask_for_a_bounded_number_of_ranges(monkeypatch: pytest.Mo
     # A known range, and none, are taken.
     assert isinstance(core.submit(ranged("x", "<2"), spec("y")), cmd.Submitted)
     core.do(cmd.Cancel("t2"))
-    assert isinstance(core.submit(ranged("u", ">=9")), cmd.Submitted)
+    # The last one, beside a task that asks for a label alone.
+    assert isinstance(core.submit(ranged("u", ">=9"), spec("z", selector=(GPU,))), cmd.Submitted)
     assert core.state.queues.ranges == {"<1": 1, "<2": 1, ">=9": 1}

@@ -108,6 +108,16 @@ def test_all_descriptions_together_have_a_bound(monkeypatch: pytest.MonkeyPatch)
     assert kept.open(4, infos("e")) == [digest("e")]
 
 
+def test_workers_that_come_and_go_with_others_take_no_room_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(descriptions, "DESCRIPTIONS_BYTES_MAX", 3)
+    kept = Descriptions(Clock())
+    for connection, text in enumerate(("aa", "bb", "cc")):
+        assert kept.open(connection, infos(text)) == [digest(text)]
+        kept.take(connection, told(text))
+        assert kept.get(digest(text)) == text
+        kept.close(connection)
+
+
 def test_a_digest_of_another_length_is_not_asked_for() -> None:
     kept = Descriptions(Clock())
     assert kept.open(1, [spb.HandlerInfo(name="h"), spb.HandlerInfo(name="h", description_digest="ab")]) == []

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -77,3 +79,13 @@ async def test_error_of_the_program_comes_out_of_the_async_with_as_it_is(leader:
     with pytest.raises(KeyError, match="own"):
         async with Worker(leader.address, runners=0, plugins=["echo"]):
             raise KeyError("own")
+
+
+def test_keys_are_read_from_the_folder_in_which_the_worker_was_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    here = os.getcwd()
+    assert Worker(keys="keys")._options["encryption"].keys == os.path.join(here, "keys")
+    # What another codec needs may be no path.
+    assert Worker(keys="keys", codec="other")._options["encryption"].keys == "keys"

@@ -122,6 +122,12 @@ def test_a_handler_is_not_run_unless_a_payload_is_given(checked: Any) -> None:
             "same handlers in each process",
             "another process has others",
         ),
+        pytest.param(
+            "import os\nlimited = handler('limited', time_limit=os.getpid())(lambda: None)",
+            "same handlers in each process",
+            "another process has others",
+            id="options",
+        ),
         ("@handler('echo')\ndef mine(): ...", "no other plugin here has its names", "echo"),
     ],
 )
@@ -153,6 +159,17 @@ def test_what_loading_does_wrong_is_said(
 def test_what_a_run_does_wrong_is_said(checked: Any, body: str, check: str, said: str) -> None:
     found = checked(GOOD.replace('    return payload["a"]', body), ("good", '{"a": 1}'))
     assert said in found[check][0]
+
+
+def test_a_variable_that_a_plugin_removes_is_named(checked: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLUGGED", "1")
+    found = checked("import os\ndel os.environ['PLUGGED']\n" + GOOD)
+    assert found["leaves nothing behind when loaded"] == ["environment variables are others: PLUGGED"]
+
+
+def test_what_loading_has_left_behind_is_no_fault_of_a_run(checked: Any) -> None:
+    found = checked("kept = open('/dev/null')\n" + GOOD, ("good", '{"a": 1}'))
+    assert list(faulty(found)) == ["leaves nothing behind when loaded"]
 
 
 @pytest.mark.parametrize("kind", ["async def", "def"])

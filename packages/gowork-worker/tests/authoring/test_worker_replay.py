@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,8 +19,10 @@ from gowork.client import Client
 from gowork.proto import limits
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.testing import Cluster
+from gowork.worker._app import replay_command
 from gowork.worker._app.replay_command import main
 from gowork.worker._authoring import replay as replaying
+from gowork.worker.testing import Outcome
 
 MODULE = "replay_sample"
 SOURCE = """
@@ -222,7 +225,7 @@ def test_a_payload_that_does_not_fit_is_rejected_as_a_worker_does(cluster: Clust
     assert "outcome   failed: PayloadError: payload: " in result.stdout
 
 
-def test_an_encrypted_task_needs_its_keys(cluster: Cluster, tmp_path: Path) -> None:
+def test_an_encrypted_task_needs_its_keys(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keys, other = tmp_path / "keys", tmp_path / "other"
     write_file(keys, {"k1": b"1" * 32})
     write_file(other, {"k2": b"2" * 32})
@@ -235,6 +238,9 @@ def test_an_encrypted_task_needs_its_keys(cluster: Cluster, tmp_path: Path) -> N
     assert wrong.exit_code == 1
     assert "the payload can't be decrypted" in wrong.stderr
     assert "result    42" in local("secret", "--keys", str(keys)).stdout
+    monkeypatch.setenv("GOWORK_KEYS", str(keys))
+    assert "result    42" in local("secret").stdout
+    monkeypatch.delenv("GOWORK_KEYS")
     assert "result    6" in local("secret", "--payload", "-", stdin=b"3").stdout
 
 
@@ -282,6 +288,47 @@ def test_without_a_leader_it_exits_with_3(source: Path, monkeypatch: pytest.Monk
 def test_the_next_leader_is_asked_when_one_does_not_answer(cluster: Cluster) -> None:
     id = finish(cluster, 21, "replay_double")
     assert local(id, "--leader", f"127.0.0.1:1,{cluster.address}").exit_code == 0
+
+
+def test_the_next_leader_is_asked_when_one_stays_silent(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    id = finish(cluster, 21, "replay_double")
+    monkeypatch.setattr(replay_command, "_CALL_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        told = local(id, "--leader", f"127.0.0.1:{silent.getsockname()[1]}")
+        assert (told.exit_code, "Deadline Exceeded" in told.stderr) == (3, True)
+        monkeypatch.setattr(replay_command, "_CALL_SECONDS", 5.0)
+        assert local(id, "--leader", f"127.0.0.1:{silent.getsockname()[1]},{cluster.address}").exit_code == 0
+
+
+def run_task(task: tasks.Task, *imports: str) -> Outcome:
+    found, loaded = replaying.handler_of(task.handler, imports)
+    return replaying.run(task, found, loaded, imports)
+
+
+def test_a_run_has_the_number_of_the_latest_attempt(source: Path) -> None:
+    # Those before are not recorded any more.
+    task = tasks.Task(id="t", handler="replay_plan", payload="1")
+    for number in (7, 9, 8):
+        task.attempts.add(number=number)
+    assert run_task(task, MODULE).result == {"a": 1, "b": 9}
+
+
+def test_lifespans_of_other_modules_are_entered_too(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "replay_lifespan.py").write_text(
+        "from gowork.worker import lifespan\n@lifespan\ndef held(state):\n    state.held = 'held'\n    yield\n"
+    )
+    source.write_text(SOURCE + "\n@handler\ndef replay_held(ctx: Context) -> str:\n    return ctx.state.held\n")
+    task = tasks.Task(id="t", handler="replay_held")
+    assert run_task(task, MODULE, "replay_lifespan").result == "held"
+    sys.modules.pop("replay_lifespan")
+
+
+def test_a_result_of_no_bytes_is_compared_as_bytes(source: Path) -> None:
+    task = tasks.Task(id="t", handler="replay_bytes", status=tasks.TASK_STATUS_COMPLETED, result_is_empty_data=True)
+    task.payload_form = tasks.PAYLOAD_FORM_DATA
+    recorded = replaying.readable(task, None)
+    assert recorded.result == b""
+    assert replaying.difference(recorded, run_task(recorded.task, MODULE)) == ""
 
 
 def test_without_local_it_says_what_it_is_for() -> None:

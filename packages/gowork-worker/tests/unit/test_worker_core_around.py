@@ -184,6 +184,22 @@ def test_a_hook_that_works_again_is_forgiven() -> None:
     assert len(calls) == 3 * FAULTS_MAX + 1
 
 
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_a_hook_that_holds_nothing_around_a_task_is_forgiven_by_that(is_async: bool) -> None:
+    outcomes = iter([False, False, True] * FAULTS_MAX + [True])
+    calls: list[bool] = []
+
+    def hook(ctx: Any) -> None:
+        calls.append(works := next(outcomes))
+        if not works:
+            raise KeyError
+
+    hooks = around(shaky=hook)
+    for _ in range(3 * FAULTS_MAX + 1):
+        assert (await run_async(hooks) if is_async else run(hooks)) == "done"
+    assert len(calls) == 3 * FAULTS_MAX + 1
+
+
 @pytest.mark.parametrize("hook", [failing_exit, noting([], "a")])
 def test_the_handler_s_exception_comes_out_of_every_hook_as_it_was(hook: Hook) -> None:
     error = ValueError("mine")
@@ -322,6 +338,23 @@ async def test_a_hook_that_awaits_for_too_long_is_broken_off_and_harms_no_task(
     assert ended == [place, place]
     texts = [str(record.exc_info[1]) for record in caplog.records if record.exc_info is not None]
     assert texts == [f"it was not {'entered' if place == 'enter' else 'left'} within 0.01 s"] * 2
+
+
+@pytest.mark.parametrize("place", ["entered", "left"])
+async def test_a_hook_around_own_tasks_that_awaits_for_too_long_is_broken_off(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(around_module, "HOOK_SECONDS_MAX", 0.01)
+
+    async def slow(ctx: Any) -> AsyncIterator[None]:
+        if place == "entered":
+            await asyncio.Event().wait()
+        yield
+        await asyncio.Event().wait()
+
+    with pytest.raises(TimeoutError, match=f"it was not {place} within 0.01 s"):
+        async with AsyncExitStack() as stack:
+            await own_of(slow=slow).enter_own_async(stack, CONTEXT, "slow", Told())
 
 
 @pytest.mark.parametrize("place", ["enter", "leave"])

@@ -174,6 +174,19 @@ def test_a_change_is_restored_after_a_time_when_others_run_beside_those_that_may
     assert stage.setting.value == 0
 
 
+def test_a_setting_that_goes_on_changing_is_restored_no_later(stage: Stage) -> None:
+    stage.running = {1: "restless"}
+    stage.setting.value = 1
+    stage.look()
+    stage.now = CHANGED_SECONDS_MAX - 1
+    stage.setting.value = 2
+    stage.look()
+    stage.running[2] = "innocent"
+    stage.now = CHANGED_SECONDS_MAX + 1
+    stage.look()
+    assert stage.setting.value == 0
+
+
 def test_what_is_only_added_is_neither_counted_nor_logged(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
     stage.setting.undone = False
     stage.setting.value = 1
@@ -204,6 +217,15 @@ def test_a_line_names_a_bounded_number_of_handlers(stage: Stage, caplog: pytest.
     stage.setting.value = 1
     stage.look(*(f"h{number}" for number in range(9)))
     assert vars(caplog.records[0])["handlers"] == "h0, h1, h2, h3, h4, ..."
+
+
+def test_the_threads_that_run_tasks_are_none_too_many(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    most = upkeep.THREADS_LEFT_MAX + 2_000
+    stage.upkeep = Upkeep([stage.setting], lambda: dict(stage.running), stage.worn.append, threads_of_tasks=2_000)
+    for threads, worn in ((most, []), (most + 1, ["3,001 threads run in it"])):
+        monkeypatch.setattr(upkeep, "_active_count", lambda threads=threads: threads)
+        stage.upkeep.look_after()
+        assert stage.worn == worn
 
 
 def test_a_runner_with_too_many_threads_asks_to_be_replaced(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

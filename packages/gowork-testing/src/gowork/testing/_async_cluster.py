@@ -70,8 +70,10 @@ class AsyncCluster:
         self._client: AsyncClient | None = None
         #: {name: the worker and the asyncio task that it serves in}
         self._workers: dict[str, tuple[Worker, asyncio.Task[None]]] = {}
-        #: How many workers were started.
-        self._started = 0
+        #: How many workers were named by their number.
+        self._numbered = 0
+        #: {name of a worker that its leader never accepted: why}
+        self._refused: dict[str, Exception] = {}
         self._stopping = asyncio.Event()
         self._ready = asyncio.Event()
         self._group: asyncio.TaskGroup | None = None
@@ -82,8 +84,12 @@ class AsyncCluster:
         """Starts the cluster.
 
         Raises:
-            ClusterError: when it does not start, with the reason as cause.
+            ClusterError: when it does not start, with the reason as cause, and when it runs already.
         """
+        if self._life is not None and not self._life.done():
+            raise ClusterError("the cluster runs already: make another one")
+        # Anew, because a cluster may be entered again when it has been left.
+        self._stopping, self._ready, self._numbered = asyncio.Event(), asyncio.Event(), 0
         self._life = asyncio.create_task(self._live(), name="gowork cluster")
         ready = asyncio.create_task(self._ready.wait(), name="gowork cluster ready")
         try:
@@ -138,28 +144,33 @@ class AsyncCluster:
 
         Raises:
             TypeError: when there is no such option.
-            ClusterError: when it does not start, or one of its handlers cannot be one, or a module cannot be imported.
+            ClusterError: when it does not start, or one of its handlers cannot be one, or a module cannot be imported,
+                or a worker of that name runs. The cluster goes on without it.
         """
         from gowork.base.tls_files import TlsFiles
         from gowork.worker import Worker
 
         own = checked_options(options)
-        self._started += 1
-        name = name or f"worker-{self._started}"
+        if name is not None and name in self._workers:
+            raise ClusterError(f"a worker {name} runs already: stop it first, or give another name")
+        name = name or self._next_name()
         given: dict[str, Any] = {"plugins": ("echo",), "slots": 8, **self._options, **own}
         worker = Worker(self.worker_address, name=name, runners=0, drain_timeout=0.0, tls=TlsFiles(), **given)
         assert self._group is not None
-        serving = self._group.create_task(worker.serve(), name=f"gowork {name}")
-        # Its first step makes what the next line asks.
+        serving = self._group.create_task(self._serve(name, worker), name=f"gowork {name}")
+        # Its first step makes what the next lines ask.
         await asyncio.sleep(0)
-        welcomed = self._group.create_task(worker.welcomed(), name=f"gowork {name} welcomed")
-        await asyncio.wait({serving, welcomed}, return_when=asyncio.FIRST_COMPLETED)
-        welcomed.cancel()
+        if not serving.done():
+            welcomed = self._group.create_task(worker.welcomed(), name=f"gowork {name} welcomed")
+            await asyncio.wait({serving, welcomed}, return_when=asyncio.FIRST_COMPLETED)
+            welcomed.cancel()
         if serving.done():
-            raise ClusterError(f"worker {name} did not start")
+            reason = self._refused.pop(name, None)
+            raise ClusterError(f"worker {name} did not start: {reason}") from reason
         self._workers[name] = worker, serving
         errors = [error async for error in self._plugin_errors(name)]
         if errors:
+            await self.stop_worker(name)
             raise ClusterError(f"worker {name}: {'; '.join(errors)}")
         return name
 
@@ -188,6 +199,21 @@ class AsyncCluster:
             left = [f"{task.id} ({task.status})" async for task in self._unfinished()]
             more = f" and {len(left) - _NAMED_MAX} more" if len(left) > _NAMED_MAX else ""
             raise TimeoutError(f"not finished after {timeout:g} s: {', '.join(left[:_NAMED_MAX])}{more}") from None
+
+    def _next_name(self) -> str:
+        while True:
+            self._numbered += 1
+            if (name := f"worker-{self._numbered}") not in self._workers:
+                return name
+
+    async def _serve(self, name: str, worker: Worker) -> None:
+        """Runs a worker until it is stopped. What ends it before its leader has accepted it ends nothing else."""
+        try:
+            await worker.serve()
+        except Exception as error:
+            if name in self._workers:
+                raise
+            self._refused[name] = error
 
     async def _plugin_errors(self, name: str) -> AsyncIterator[str]:
         for member in await self.client.members():
