@@ -18,7 +18,7 @@ const channel = {
 
 // Each handler takes the payload and an AbortSignal, which is aborted when the task must stop. It returns the result.
 const handlers = {
-  echo: async (payload) => payload,
+  echo: async (payload) => JSON.stringify(payload),
   sleep: (payload, signal) => new Promise((resolve, reject) => {
     const timer = setTimeout(() => resolve('slept'), Number(payload));
     signal.addEventListener('abort', () => { clearTimeout(timer); reject(new Error('stopped')); });

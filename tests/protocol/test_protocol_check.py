@@ -41,6 +41,7 @@ BROKEN = [
     ("credit-given", "work", "this.say({ credit: [credit] });", ""),
     ("credit-renewed", "work", "    this.giveCredit();\n", "    if (frame.welcome) this.giveCredit();\n"),
     ("report", "work", "const report = { fence, id };", "const report = { fence, id: `${id}?` };"),
+    ("report", "work", "=> JSON.stringify(payload)", "=> payload"),
     ("batch", "work", "const grant of frame.grants", "const grant of frame.grants.slice(0, 1)"),
     ("frames-valid", "work", "report.outcome = 'ATTEMPT_OUTCOME_COMPLETED';", "report.outcome = 77;"),
     ("heartbeat", "life", "    this.beats.push(Date.now());\n    this.say({});\n", ""),
@@ -144,7 +145,9 @@ async def test_a_worker_in_another_language_keeps_every_rule(node: list[str]) ->
 
 
 @pytest.mark.tool("node")
-@pytest.mark.parametrize(("rule", "scene", "old", "new"), BROKEN, ids=[rule for rule, *_ in BROKEN])
+@pytest.mark.parametrize(
+    ("rule", "scene", "old", "new"), BROKEN, ids=[f"{rule}: {new}"[:40] for rule, _, _, new in BROKEN]
+)
 async def test_a_worker_that_breaks_a_rule_fails_it(node: list[str], rule: str, scene: str, old: str, new: str) -> None:
     plant(Path(node[1]), old, new)
     broken: dict[str, Finding] = {}

@@ -29,7 +29,7 @@ from gowork.leader._access.access_file import AccessError, AccessFile, Entry, is
 from gowork.leader._access.audit import Audit
 from gowork.leader._access.authenticators import Authenticator, Credentials
 from gowork.leader._access.metadata import CALLER_KEY, FORWARDED
-from gowork.leader._access.rights import CONCERN_ALL, Identity, Limits, decoded
+from gowork.leader._access.rights import CALLS, CONCERN_ALL, Identity, Limits, decoded
 from gowork.proto.status import Refusal
 
 _log = logging.getLogger(__name__)
@@ -220,11 +220,18 @@ def _allowed(caller: Identity, call: str) -> Identity:
         Refusal: PERMISSION_DENIED: they may not.
     """
     if not caller.may(call):
-        raise _denied("ROLE_MISSING", f"{caller.words} may not call {call.partition('/')[2]}")
+        message = f"{caller.words} may not call {call.partition('/')[2]}; that takes {_roles_for(call)}"
+        raise _denied("ROLE_MISSING", message)
     if caller.is_bound and call in CONCERN_ALL:
         message = f"{caller.words} may not call {call.partition('/')[2]}: it concerns all queues and handlers"
         raise _denied("OUT_OF_BOUNDS", message)
     return caller
+
+
+def _roles_for(call: str) -> str:
+    """Names the roles that may make a call."""
+    roles = [role.value for role in Role if call in CALLS[role]]
+    return f"one of the roles {', '.join(roles)}" if roles[1:] else f"the role {''.join(roles) or 'of nobody'}"
 
 
 def _known(file: AccessFile) -> _Known:

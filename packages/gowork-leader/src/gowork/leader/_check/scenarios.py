@@ -7,6 +7,7 @@ waits for what the worker must do, and the rule fails when the worker does not d
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
@@ -365,6 +366,14 @@ async def _completes(stage: Stage, stream: Stream, rule: str, payload: str) -> N
     await _comes_back(stage, stream, rule, grant, payload)
 
 
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
+
+
 async def _comes_back(stage: Stage, stream: Stream, rule: str, grant: pb.Grant, payload: str) -> None:
     if not await stream.until(lambda: stream.report_of(grant.fence) is not None, stage.script.patience):
         why = "the stream ended before" if stream.over else f"none came within {stage.script.patience:g} s"
@@ -379,6 +388,9 @@ async def _comes_back(stage: Stage, stream: Stream, rule: str, grant: pb.Grant, 
         stage.findings.failed(rule, f"the task {grant.id!r} should have completed: {_told(stream, grant)}")
     elif payload not in result and result != payload:
         stage.findings.failed(rule, f"the result of {grant.id!r} is {result[:60]!r}, not its payload {payload[:60]!r}")
+    elif report.result and not _is_json(report.result):
+        words = "is no JSON, which clients read it as: write a text as a JSON string"
+        stage.findings.failed(rule, f"the result of {grant.id!r}, {result[:60]!r}, {words}")
     else:
         stage.findings.passed(rule)
 
