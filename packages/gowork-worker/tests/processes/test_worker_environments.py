@@ -185,6 +185,20 @@ async def test_an_environment_that_gets_another_version_later_runs_nothing(
     assert f"it has gowork-worker 9.9, and the worker is {__version__}" in await handed_back(scripted, 1)
 
 
+async def test_a_task_whose_handler_an_environment_has_lost_is_handed_back_and_not_rejected(
+    leader: Any, start_worker: Any, own_environment: Path
+) -> None:
+    # As while a plugin is upgraded: there is none for a moment.
+    install(own_environment, "others", "from gowork.worker import handler\n\n@handler\ndef other() -> None: ...\n")
+    selection = Selection(plugins=("echo", "reports", "others"))
+    await start_worker(runners=1, selection=selection, plugin_envs=(str(own_environment),))
+    scripted = await leader.session()
+    (site_of(own_environment) / "reports_plugin.py").unlink()
+    assert f"{own_environment} has no handler 'reports' any more" in await handed_back(scripted, 1)
+    scripted.grant(2, "other")
+    assert (await scripted.report(2)).outcome == tasks.ATTEMPT_OUTCOME_COMPLETED
+
+
 async def refusal(*paths: str | Path, selection: Selection = CHOSEN) -> str:
     """Runs a worker that can't start, and returns why."""
     options = Options(name="w", slots=1, runners=1, selection=selection, plugin_envs=tuple(map(str, paths)))
@@ -308,11 +322,27 @@ async def test_a_plugin_that_hangs_when_it_is_loaded_is_ended_and_named(
     assert f"{path}: a runner is not ready there within 1 s; the log above says" in await refusal(path)
 
 
+def hanging_python(path: Path, pid: Path) -> None:
+    faked(path, HANGING.format(pid=pid))
+
+
+def hanging_plugin(path: Path, pid: Path) -> None:
+    lines = [
+        "import os, pathlib, threading",
+        f"new = pathlib.Path({str(pid)!r} + '.new')",
+        "new.write_text(str(os.getpid()))",
+        f"new.rename({str(pid)!r})",
+        "threading.Event().wait()\n",
+    ]
+    install(equipped(path), "reports", "\n".join(lines))
+
+
+@pytest.mark.parametrize("make", [hanging_python, hanging_plugin])
 async def test_a_worker_that_is_stopped_while_it_looks_at_an_environment_ends_at_once(
-    tmp_path: Path, eventually: Any, process_exists: Callable[[int], bool]
+    tmp_path: Path, make: Callable[[Path, Path], None], eventually: Any, process_exists: Callable[[int], bool]
 ) -> None:
-    pid = tmp_path / "pid"
-    path = faked(tmp_path / "env", HANGING.format(pid=pid))
+    path, pid = tmp_path / "env", tmp_path / "pid"
+    make(path, pid)
     service = Service(Options(name="w", slots=1, runners=1, plugin_envs=(str(path),)), ["127.0.0.1:1"])
     async with asyncio.timeout(120), asyncio.TaskGroup() as group:
         group.create_task(service.run())

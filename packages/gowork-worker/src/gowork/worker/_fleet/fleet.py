@@ -72,6 +72,8 @@ class Fleet:
         self.lock_descriptor: int | None = None
         #: None where nobody asks for metrics of handlers. Written by the program around the worker.
         self.metrics: MetricsKeeper | None = None
+        #: {environment: {handler that it offers: what is said when it has that no more}}
+        self._offered: dict[str, dict[str, str]] = {}
         self._closed = asyncio.Event()
         self._group: asyncio.TaskGroup | None = None
         self._warden: Warden | None = None
@@ -127,7 +129,12 @@ class Fleet:
         found = await environments.look_at_all(paths, self._look_at, self._closed)
         if found is not None:
             self._tell(found)
-        return isinstance(found, EnvironmentsKnown)
+        if not isinstance(found, EnvironmentsKnown):
+            return False
+        for path, ready in found.ready.items():
+            why = "{} has no handler {!r} any more; another worker may have it"
+            self._offered[path] = {note.name: why.format(path, note.name) for note in ready.handlers}
+        return True
 
     async def _look_at(self, path: str) -> messages.Ready:
         await environments.check_version(path, self._warden)
@@ -241,5 +248,6 @@ class Fleet:
             log_failures=self._options.log_failures,
             trace_parent=self._options.trace_parent,
             encryption=self._options.encryption,
+            offered=self._offered.get(start.environment, {}),
             describes=not start.alone,
         )

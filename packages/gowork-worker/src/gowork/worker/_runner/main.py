@@ -15,6 +15,7 @@ import socket
 import sys
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from io import TextIOWrapper
 from typing import Any, TypeVar, cast
 
@@ -141,6 +142,8 @@ async def _run(connection: socket.socket, table: int, own: OwnDescriptors) -> Te
     place = Place(setup.worker, trace_parent=setup.trace_parent, log_failures=setup.log_failures)
     async with AsyncExitStack() as stack:
         loaded = await load(stack, setup.selection, place.state)
+        lost = {name: why for name, why in setup.offered.items() if name not in loaded.handlers}
+        loaded = replace(loaded, refused={**lost, **loaded.refused})
         ticker.table = slots = SlotTable.attach(table, setup.slots, setup.spare)
         executor = Executor(
             loaded,

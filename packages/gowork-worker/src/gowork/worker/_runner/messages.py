@@ -39,6 +39,9 @@ class Setup(msgspec.Struct, frozen=True, tag="setup"):
     #: Whether the span of an attempt is a child of the span that scheduled its task, instead of a linked trace.
     trace_parent: bool = False
     encryption: EncryptionOptions = EncryptionOptions()
+    #: {handler that the worker offers, and that this runner must have: what is said if it has not}. Its plugin may have
+    #: been removed since the worker has started.
+    offered: dict[str, str] = {}
     #: Whether it describes its handlers. To make schemas takes time, for which an isolated task would wait.
     describes: bool = True
 
