@@ -113,7 +113,8 @@ TYPED_TESTS = {
     "packages/gowork-proto/tests": "",
     "packages/gowork-testing/tests": "",
     "packages/gowork-worker/tests": (
-        "packages/gowork-worker/tests:packages/gowork-worker/tests/desk:packages/gowork-base/tests"
+        "packages/gowork-worker/tests:packages/gowork-worker/tests/desk:packages/gowork-worker/tests/processes"
+        ":packages/gowork-base/tests"
     ),
     "plugins/gowork-plugin-python/tests": "",
     "plugins/gowork-plugin-http/tests": "",

@@ -63,6 +63,7 @@ SHELL_RUN_BY = {
 SHELL_CHECKED = {
     "docs/coming-from.md": "it needs a worker with gowork-plugin-shell",
     "docs/encryption.md": "it is one command",
+    "docs/isolation.md": "its plugins do not exist",
     "docs/machines.md": "it needs two machines",
     "docs/operating.md": "it needs a leader in /var/lib/gowork",
     "examples/node-worker/README.md": "it needs packages of npm",

@@ -59,8 +59,9 @@ class SoloScene(Scene):
 
     def __init__(self, slots: int, *ordinary: tuple[int, int]) -> None:
         super().__init__()
-        #: What was to be started.
+        #: The plugins of what was to be started, and their environments.
         self.spawned: list[tuple[str, ...] | None] = []
+        self.environments: list[str] = []
         self.ordinary = [self.runner(slots, load) for slots, load in ordinary]
         roster = Roster(slots, 1, 1000, self.instructions.append)
         self.work = Work(
@@ -73,8 +74,9 @@ class SoloScene(Scene):
         )
         self.solo = Solo(slots, self.ordinary, self._spawn, self.work.give, self.instructions.append)
 
-    def _spawn(self, only: tuple[str, ...] | None, now: float) -> None:
+    def _spawn(self, only: tuple[str, ...] | None, environment: str, now: float) -> None:
         self.spawned.append(only)
+        self.environments.append(environment)
 
     def withhold(self, runner: Runner, slots: int) -> None:
         """An ordinary runner has heard all Slots, and leaves `slots` of its slots."""

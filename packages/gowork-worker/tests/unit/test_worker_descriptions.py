@@ -22,7 +22,7 @@ from gowork.worker._core.descriptions import describe, digest_of, schema_of
 from gowork.worker._core.handlers import options_of
 from gowork.worker._core.plugins import load
 from gowork.worker._core.selection import Selection
-from gowork.worker._runner import main
+from gowork.worker._runner import messages
 from gowork.worker._runner.main import ready_of
 
 
@@ -208,5 +208,5 @@ def test_a_runner_of_isolated_tasks_makes_no_schemas() -> None:
 
 def test_a_worker_has_a_bound_for_all_descriptions(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = load(Selection())
-    monkeypatch.setattr(main, "DESCRIPTIONS_BYTES_MAX", 10)
+    monkeypatch.setattr(messages, "DESCRIPTIONS_BYTES_MAX", 10)
     assert not any(note.description for note in ready_of(loaded).handlers)

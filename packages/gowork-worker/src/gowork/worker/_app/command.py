@@ -35,6 +35,7 @@ Examples:
   gowork-worker                                     # works for 127.0.0.1:50051 with all installed plugins
   gowork-worker --import hello                      # with the handlers of ./hello.py too
   gowork-worker --leader a:50051,b:50051 --slots 64 # for whichever of two leaders leads, also when that changes
+  gowork-worker --plugin-env /srv/envs/reports      # with the plugins of another virtual environment too
   gowork-worker --plugin shell --label disk=ssd     # runs shell commands only, where tasks select disk=ssd
   GOWORK_SLOTS=64 gowork-worker                     # each option is a variable too
   gowork-worker --check                             # ends with 0 if the worker on this machine has a session
@@ -155,6 +156,15 @@ class _Command(click.Command):
     multiple=True,
     metavar="MODULE",
     help="Load a module with handlers, also from the working directory. May be repeated.",
+)
+@click.option(
+    "--plugin-env",
+    "plugin_envs",
+    envvar="GOWORK_PLUGIN_ENV",
+    multiple=True,
+    metavar="PATH",
+    help="Offer the plugins of this virtual environment too, at most 16. It has gowork-worker in the same version. Its "
+    "tasks run in processes of its Python, one at a time in each. May be repeated.",
 )
 @click.option(
     "--default-handler",
@@ -310,6 +320,7 @@ def main(
     handlers: tuple[str, ...],
     plugins: tuple[str, ...],
     imports: tuple[str, ...],
+    plugin_envs: tuple[str, ...],
     default_handler: str,
     http_listen: str | None,
     listen: str | None,
@@ -388,6 +399,8 @@ def main(
             selection=Selection(
                 plugins=plugins or None, handlers=handlers or None, imports=imports, default_handler=default_handler
             ),
+            # Absolute, because a Python is started by its path. An empty one stays, and is refused.
+            plugin_envs=tuple(path and os.path.abspath(path) for path in plugin_envs),
             log_format=log_format,
             log_level=log_level,
             log_failures=log_failures,

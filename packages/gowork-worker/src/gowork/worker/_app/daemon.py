@@ -23,6 +23,7 @@ from gowork.worker._app.metrics import metrics_page
 from gowork.worker._app.service import Service
 from gowork.worker._core.options import Options
 from gowork.worker._session.callback import CallbackWorker
+from gowork.worker.errors import ConfigurationError
 
 logger = logging.getLogger("gowork.worker")
 
@@ -70,6 +71,7 @@ async def run_worker(
     Raises:
         AddressError: when an address is not HOST:PORT.
         OSError: when a port is taken.
+        ConfigurationError: when an environment of `plugin_envs` can't be used.
     """
     service = _make(options, split_addresses(leader), listeners, tls)
     loop = asyncio.get_running_loop()
@@ -100,9 +102,16 @@ async def run_worker(
         async with telling, asyncio.TaskGroup() as group:
             announcer = group.create_task(_announce(service, ready, http), name="announcer")
             renewing = group.create_task(_renew(tls), name="certificates")
-            await service.run(own_process=True)
+            refusal = None
+            try:
+                await service.run(own_process=True)
+            except ConfigurationError as error:
+                # Raised below, because a group of tasks would wrap it.
+                refusal = error
             announcer.cancel()
             renewing.cancel()
+    if refusal is not None:
+        raise refusal
 
 
 def _make(options: Options, addresses: Sequence[str], listeners: Listeners, tls: Tls | None) -> Service:

@@ -112,6 +112,9 @@ class Service:
 
         Args:
             own_process: whether SIGTERM and SIGINT call `stop`.
+
+        Raises:
+            ConfigurationError: when an environment of `plugin_envs` can't be used. The text names it.
         """
         self._loop = asyncio.get_running_loop()
         logger.info(
@@ -123,7 +126,8 @@ class Service:
                 link = group.create_task(self._run_link(), name="link")
                 try:
                     await self._stop.wait()
-                    await self._drain()
+                    if self.supervisor.refusal is None:
+                        await self._drain()
                 finally:
                     # When this is cancelled, no task was waited for, and the running ones are handed back now.
                     await self.supervisor.hand_back("the worker stopped before it had finished")
@@ -131,9 +135,15 @@ class Service:
                         last.create_task(self._say_goodbye(link), name="goodbye")
                         last.create_task(self.supervisor.close(), name="close")
                     await asyncio.wait([runners])
+        if self.supervisor.refusal is not None:
+            raise self.supervisor.refusal
 
     async def _run_link(self) -> None:
         await self.supervisor.ready.wait()
+        if self.supervisor.refusal is not None:
+            # No leader hears of a worker that can't start.
+            self._stop.set()
+            return
         await self.link.run()
 
     async def _drain(self) -> None:

@@ -47,6 +47,7 @@ class Worker:
         labels: Mapping[str, str] | None = None,
         plugins: Iterable[str] | None = None,
         imports: Iterable[str] = (),
+        plugin_envs: Iterable[str | os.PathLike[str]] = (),
         default_handler: str = "echo",
         drain_timeout: float = 110.0,
         blocked_timeout: float | None = None,
@@ -71,6 +72,8 @@ class Worker:
             labels: labels by which tasks select workers.
             plugins: names of installed plugins, or of their distributions, to load; all when left out.
             imports: modules with handlers to import.
+            plugin_envs: paths of virtual environments whose plugins are offered too, at most 16. Each has gowork-worker
+                in the same version.
             default_handler: the name of the handler for tasks that name none.
             drain_timeout: seconds that running tasks have to finish when the worker stops.
             blocked_timeout: seconds that a handler may keep a runner's loop from answering before the runner is ended,
@@ -108,6 +111,8 @@ class Worker:
         self._options |= {"selection": self._selection, "drain_timeout": drain_timeout, "trace_parent": trace_parent}
         self._options |= {"runner_tasks_max": runner_tasks_max, "runner_memory_max": runner_memory_max}
         self._options["log_failures"] = log_failures
+        paths = [os.fspath(path) for path in plugin_envs]
+        self._options["plugin_envs"] = tuple(path and os.path.abspath(path) for path in paths)
         # A path is made absolute, because the program may change its folder.
         path = "" if keys is None else os.fspath(keys)
         if path and codec in (None, "", DEFAULT_CODEC):
@@ -124,7 +129,8 @@ class Worker:
         When the program has set up no logging of its own, the worker and its runners log to standard error.
 
         Raises:
-            ConfigurationError: when an option is beyond its limits. The text names it.
+            ConfigurationError: when an option is beyond its limits, or an environment of plugin_envs can't be used. The
+                text names it.
             WorkerError: in a thread where an event loop runs, which it would block, and in any but the main thread,
                 which alone can handle signals.
             WorkerFailed: when something else ended it.
@@ -150,7 +156,8 @@ class Worker:
         """Runs the worker until `stop` is called or this is cancelled. A cancel hands running tasks back at once.
 
         Raises:
-            ConfigurationError: when an option is beyond its limits. The text names it.
+            ConfigurationError: when an option is beyond its limits, or an environment of plugin_envs can't be used. The
+                text names it.
             WorkerFailed: when something else ended it.
         """
         _not_in_runner()

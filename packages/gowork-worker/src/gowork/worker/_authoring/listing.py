@@ -1,7 +1,11 @@
-"""Lists plugins, which are loaded in another process: one that exits or crashes when it is loaded hides no other."""
+"""Lists plugins, which are loaded in another process: one that exits or crashes when it is loaded hides no other.
+
+Plugins of other environments are loaded by the Python of these.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -14,7 +18,9 @@ from msgspec import Struct
 
 from gowork.worker._authoring.check import end_group, in_words
 from gowork.worker._core.plugins import Loaded, PluginInfo, add_search_path, load, names_of
-from gowork.worker._core.selection import Selection
+from gowork.worker._core.selection import NOT_INSTALLED, Selection
+from gowork.worker._fleet import environments
+from gowork.worker._fleet.interpreters import OWN, Interpreter
 
 #: How long a process may take to load plugins, in seconds.
 LOAD_SECONDS_MAX = 60.0
@@ -39,6 +45,8 @@ class Row(Struct, frozen=True):
     handlers: Sequence[HandlerRow] = ()
     hooks: Sequence[str] = ()
     errors: Sequence[str] = ()
+    #: The environment that has it; empty for the own one.
+    environment: str = ""
 
 
 class _Request(Struct, frozen=True):
@@ -46,6 +54,46 @@ class _Request(Struct, frozen=True):
 
     selection: Selection
     answer: str
+
+
+def rows_of_all(selection: Selection, paths: Sequence[str]) -> list[Row]:
+    """Returns a row for each plugin of a selection, in this environment and in others.
+
+    Args:
+        selection: what is loaded; modules only here.
+        paths: where the other environments are. One that can't be used has a row without a plugin.
+    """
+    found = {"": rows_of(selection), **{path: _rows_there(selection, path) for path in paths}}
+    missing = [{row.plugin for row in rows if NOT_INSTALLED in row.errors} for rows in found.values()]
+    absent = set.intersection(*missing)
+    places: dict[str, set[str]] = {}
+    for path, rows in found.items():
+        for handler in (handler for row in rows for handler in row.handlers):
+            places.setdefault(handler.name, set()).add(path)
+    listed: list[Row] = []
+    for path, rows in found.items():
+        for row in rows:
+            if NOT_INSTALLED not in row.errors:
+                doubled = [handler.name for handler in row.handlers if len(places[handler.name]) > 1]
+                errors = [f"another environment offers the handler {name!r} too" for name in doubled]
+                listed.append(msgspec.structs.replace(row, environment=path, errors=[*row.errors, *errors]))
+            elif row.plugin in absent:
+                absent.remove(row.plugin)
+                listed.append(row)
+    return listed
+
+
+def _rows_there(selection: Selection, path: str) -> list[Row]:
+    """Returns the rows of an environment, as a worker would load its plugins."""
+    try:
+        asyncio.run(environments.check_version(path, None))
+    except environments.EnvironmentFault as fault:
+        return [Row("", errors=(str(fault),))]
+    there = msgspec.structs.replace(selection, imports=(), built_in=False)
+    found = _loaded(there, Interpreter.of(path))
+    if isinstance(found, str):
+        return [Row("", errors=(f"a plugin can't be loaded: {found}",))]
+    return found or [Row("", errors=("no plugin is installed there",))]
 
 
 def rows_of(selection: Selection) -> list[Row]:
@@ -70,14 +118,15 @@ def rows_of(selection: Selection) -> list[Row]:
     return list({row.plugin: row for row in rows}.values())
 
 
-def _loaded(selection: Selection) -> list[Row] | str:
+def _loaded(selection: Selection, interpreter: Interpreter = OWN) -> list[Row] | str:
     """Returns the rows of what another process has loaded, or what ended it."""
     with tempfile.TemporaryDirectory(prefix="gowork-plugins-") as folder:
         answer = Path(folder, "answer")
         told = msgspec.json.encode(_Request(selection, str(answer))).decode()
         # A group of its own, so that children of a plugin end with it. What plugins print is not the list.
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", __name__, told],
+            [interpreter.executable, "-P", "-m", __name__, told],
+            env=interpreter.variables(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             start_new_session=True,

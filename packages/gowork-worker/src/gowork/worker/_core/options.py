@@ -50,6 +50,10 @@ RUNNER_TASKS_MAX = 1_000_000_000
 RUNNER_MEMORY_MIB_MAX = 1 << 24
 
 
+#: The most environments besides the worker's own. When the worker starts, a process looks at each.
+PLUGIN_ENVS_MAX = 16
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """All options, checked."""
@@ -64,6 +68,8 @@ class Options:
     runners: int = field(default_factory=default_runners)
     labels: Mapping[str, str] = field(default_factory=dict)
     selection: Selection = field(default_factory=Selection)
+    #: Paths of environments whose plugins are offered besides those of the worker's own.
+    plugin_envs: tuple[str, ...] = ()
     #: Handlers and lifespans of this process, for runners=0.
     functions: tuple[Callable[..., Any], ...] = ()
     #: The form of the runners' logs, "text" or "json". Empty leaves their logging alone.
@@ -114,6 +120,7 @@ class Options:
         if not BLOCKED_TIMEOUT_MIN <= self.blocked_timeout <= BLOCKED_TIMEOUT_MAX:
             bounds = f"{BLOCKED_TIMEOUT_MIN:g} to {BLOCKED_TIMEOUT_MAX:g}"
             raise ConfigurationError(f"blocked_timeout: {bounds} seconds, not {self.blocked_timeout:g}")
+        self._check_environments()
         if self.encryption.is_required and not self.encryption:
             raise ConfigurationError("require_encryption: it needs keys, because no payload could be decrypted")
         if self.encryption:
@@ -139,6 +146,22 @@ class Options:
         own = {LABEL: self.encryption.codec or DEFAULT_CODEC} if self.encryption else {}
         return {**self.labels, **own}
 
+    def _check_environments(self) -> None:
+        if len(self.plugin_envs) > PLUGIN_ENVS_MAX:
+            raise ConfigurationError(f"plugin_envs: at most {PLUGIN_ENVS_MAX}, not {len(self.plugin_envs)}")
+        if self.plugin_envs and not self.runners:
+            raise ConfigurationError(
+                "plugin_envs: they need runners, because a process has the libraries of one environment; "
+                "leave out runners=0"
+            )
+        known: dict[str, str] = {}
+        for path in self.plugin_envs:
+            if not path:
+                raise ConfigurationError("plugin_envs: a path is empty; name the folder of an environment")
+            other = known.setdefault(os.path.realpath(path), path)
+            if other is not path:
+                raise ConfigurationError(f"plugin_envs: {other} and {path} are the same environment; name it once")
+
     def _check_texts(self) -> None:
         """Checks what is sent to the leader or to runners as text.
 
@@ -149,6 +172,8 @@ class Options:
         for key, value in self.labels.items():
             utf8("a label's key", key)
             utf8(f"label {key!r}", value)
+        for path in self.plugin_envs:
+            utf8("plugin_envs", path)
         utf8("default_handler", self.selection.default_handler)
         for field_name, names in (
             ("plugins", self.selection.plugins),

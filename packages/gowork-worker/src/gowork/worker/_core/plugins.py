@@ -26,7 +26,7 @@ from gowork.worker._core.hook_forms import fault_of, unknown
 from gowork.worker._core.lifespans import Lifespan, is_lifespan
 from gowork.worker._core.references import resolve
 from gowork.worker._core.registry import PluginRegistry, Registry
-from gowork.worker._core.selection import Reference, Selection
+from gowork.worker._core.selection import NOT_INSTALLED, OF_SELECTION, Reference, Selection
 from gowork.worker.errors import PluginError
 
 ENTRY_POINT_GROUP = "gowork.plugins"
@@ -83,10 +83,10 @@ def load(selection: Selection, functions: Iterable[Callable[..., Any]] = ()) -> 
     """
     loader = _Loader()
     wanted = selection.plugins
-    sources = _told_apart([*_installed(wanted), *_named(selection, functions)])
+    sources = _told_apart([*_installed(selection), *_named(selection, functions)])
     for name in wanted or ():
         if not any(source.is_wanted(name) for source in sources):
-            loader.errors.append(PluginError(name, "no plugin of this name is installed"))
+            loader.errors.append(PluginError(name, NOT_INSTALLED))
     for source in sources:
         if selection.only is None or source.name in selection.only:
             loader.add(source)
@@ -95,7 +95,7 @@ def load(selection: Selection, functions: Iterable[Callable[..., Any]] = ()) -> 
 
 def names_of(selection: Selection) -> list[str]:
     """Returns the names of what is selected, as in PluginInfo.name and Selection.only. Nothing is loaded."""
-    return [source.name for source in _told_apart([*_installed(selection.plugins), *_named(selection, ())])]
+    return [source.name for source in _told_apart([*_installed(selection), *_named(selection, ())])]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +122,9 @@ class _Source:
         return self.is_plugin and name in (self.name.partition(" (")[0], self.distribution, self.name)
 
 
-def _installed(wanted: Sequence[str] | None) -> Iterator[_Source]:
-    found = [_Source("echo", "built in", lambda: echo)]
+def _installed(selection: Selection) -> Iterator[_Source]:
+    wanted = selection.plugins
+    found = [_Source("echo", "built in", lambda: echo)] if selection.built_in else []
     found += [
         _Source(point.name, point.origin or point.value, point.load, point.distribution, point.version)
         for point in extensions.installed(ENTRY_POINT_GROUP)
@@ -250,7 +251,7 @@ class _Loader:
         ]
         if selection.handlers is not None:
             self.errors += [
-                PluginError("(selection)", f"no plugin gives the handler {name!r}")
+                PluginError(OF_SELECTION, f"no plugin gives the handler {name!r}")
                 for name in selection.handlers
                 if name not in handlers
             ]

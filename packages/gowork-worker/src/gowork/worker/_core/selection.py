@@ -15,6 +15,12 @@ class Reference(msgspec.Struct, frozen=True):
     path: str = ""
 
 
+#: What is said of a name of `plugins` that no plugin has.
+NOT_INSTALLED = "no plugin of this name is installed"
+#: What stands in place of a plugin's name where a name of `handlers` is at fault.
+OF_SELECTION = "(selection)"
+
+
 class Selection(msgspec.Struct, frozen=True):
     """What to load. The supervisor sends it to the runner processes."""
 
@@ -29,3 +35,5 @@ class Selection(msgspec.Struct, frozen=True):
     default_handler: str = "echo"
     #: Names of plugins, as in PluginInfo.name. No other plugin is imported; None means all.
     only: tuple[str, ...] | None = None
+    #: Whether the plugin that is built in is among those that are installed.
+    built_in: bool = True

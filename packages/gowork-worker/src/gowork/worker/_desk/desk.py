@@ -10,7 +10,7 @@ without its lease, no runner is told to start anything: `pause`).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container
+from collections.abc import Collection, Container, Mapping
 from typing import assert_never
 
 from gowork.proto.worker.v1 import session_pb2 as session
@@ -19,6 +19,8 @@ from gowork.worker._desk.events import (
     CloseForced,
     CutOff,
     DrainBegun,
+    EnvironmentsKnown,
+    EnvironmentsRefused,
     Event,
     FrameReceived,
     GivenUp,
@@ -38,7 +40,17 @@ from gowork.worker._desk.events import (
     SessionStarted,
     WorkerStarted,
 )
-from gowork.worker._desk.instructions import SPEAK, BeginDrain, Instruction, LearnHandlers, Level, Note, Tell
+from gowork.worker._desk.instructions import (
+    SPEAK,
+    BeginDrain,
+    Instruction,
+    LearnHandlers,
+    Level,
+    Note,
+    RefuseEnvironments,
+    Tell,
+)
+from gowork.worker._desk.merging import clashes, merged
 from gowork.worker._desk.next_frame import NextFrame
 from gowork.worker._desk.pause import Pause
 from gowork.worker._desk.recycling import Recycling
@@ -93,6 +105,8 @@ class Desk:
         self._watch = Watch(self.roster, stops, blocked_timeout, instruct)
         #: What the first runner that was ready has told; None before that.
         self.handlers: messages.Ready | None = None
+        #: {environment: what a runner of it has told}
+        self._environments: Mapping[str, messages.Ready] = {}
 
     def handle(self, event: Event, now: float) -> list[Instruction]:
         """Decides what follows from an event.
@@ -134,6 +148,10 @@ class Desk:
                 self.pause.cut_off(now)
             case LeaseLost():
                 self.pause.lose_lease(now)
+            case EnvironmentsKnown(environments):
+                self._environments = environments
+            case EnvironmentsRefused(reason):
+                self._instruct(RefuseEnvironments(reason))
             case WorkerStarted():
                 self.roster.start(now)
             case DrainBegun():
@@ -261,9 +279,12 @@ class Desk:
         runner.get_ready()
         self.solo.note_idle(runner, now)
         if self.handlers is None:
-            self.handlers = ready
-            self.work.learn(ready, isolates=self._isolates)
-            self._instruct(LearnHandlers(ready))
+            if clash := clashes(ready, self._environments):
+                self._instruct(RefuseEnvironments(clash))
+                return
+            self.handlers = merged(ready, self._environments)
+            self.work.learn(self.handlers, isolates=self._isolates)
+            self._instruct(LearnHandlers(self.handlers))
         self.pause.brief(runner)
         self.roster.note_ready(runner)
         # First, so that it leaves the slots that isolated tasks already use before it starts anything.
@@ -278,6 +299,8 @@ class Desk:
         if runner.alone:
             self.solo.remove(runner)
         self.roster.remove(runner, now)
+        if self.roster.is_broken(runner.environment):
+            self.work.give_back_of(runner.environment, reason)
 
     def _said(self, runner: Runner, message: messages.OfTasks, now: float) -> None:
         match message:

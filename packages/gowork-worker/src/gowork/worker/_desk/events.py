@@ -41,6 +41,20 @@ class LeaseLost(Struct, frozen=True, gc=False):
 # The program around the worker
 
 
+class EnvironmentsKnown(Struct, frozen=True, gc=False):
+    """What other environments than the worker's own offer. It comes before WorkerStarted, if at all."""
+
+    #: {environment: what a runner of it has told}
+    ready: Mapping[str, messages.Ready]
+
+
+class EnvironmentsRefused(Struct, frozen=True, gc=False):
+    """An environment can't be used. No WorkerStarted comes."""
+
+    #: In words.
+    reason: str
+
+
 class WorkerStarted(Struct, frozen=True, gc=False):
     """The fleet can start runners from now on."""
 
@@ -171,6 +185,8 @@ Event = (
     | SessionStarted
     | CutOff
     | LeaseLost
+    | EnvironmentsKnown
+    | EnvironmentsRefused
     | WorkerStarted
     | DrainBegun
     | HandBackBegun

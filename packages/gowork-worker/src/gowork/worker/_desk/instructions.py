@@ -35,6 +35,8 @@ class StartRunner(ForFleet, frozen=True, gc=False):
     alone: bool = False
     #: The plugins that it imports; None for all.
     only: tuple[str, ...] | None = None
+    #: The environment whose Python runs it; empty for the worker's own.
+    environment: str = ""
 
 
 class StartTasks(ForFleet, frozen=True, gc=False):
@@ -148,6 +150,13 @@ class LearnHandlers(Struct, frozen=True, gc=False):
     ready: messages.Ready
 
 
-Instruction = Speak | FleetInstruction | BeginDrain | LearnHandlers | NoteInstruction
+class RefuseEnvironments(Struct, frozen=True, gc=False):
+    """An environment can't be used, or not together with the others: end the worker."""
+
+    #: In words.
+    reason: str
+
+
+Instruction = Speak | FleetInstruction | BeginDrain | LearnHandlers | RefuseEnvironments | NoteInstruction
 
 SPEAK = Speak()

@@ -12,6 +12,9 @@ from gowork.worker._desk.runner import Runner, RunnerId
 _STABLE_AFTER = 5.0
 #: Seconds until the next runner is started: after one short-lived runner, after two in a row, and so on.
 _RESTART_DELAYS = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0)
+#: When this number of runners of an environment in a row have ended before they were ready, the worker hands back the
+#: tasks that wait for the next one. Otherwise these would keep its slots.
+_DEATHS_MAX = 3
 
 
 class _Place:
@@ -29,6 +32,20 @@ class _Place:
         self.runner: Runner | None = None
         #: When the next runner is started, while none has the place.
         self.due = 0.0
+
+
+class _Alone:
+    """How the runners for isolated tasks of one environment fare."""
+
+    __slots__ = ("deaths", "failures", "from_")
+
+    def __init__(self) -> None:
+        #: How many in a row were started and not ready yet.
+        self.failures = 0
+        #: How many in a row have ended before they were ready.
+        self.deaths = 0
+        #: When the next one may be started.
+        self.from_ = 0.0
 
 
 class Roster:
@@ -53,10 +70,8 @@ class Roster:
         #: Whether runners end because the worker stops. Then none is started.
         self.is_closing = False
         self._places: list[_Place] = []
-        #: How many runners for isolated tasks in a row were started and not ready yet; and when the next one may be
-        #: started.
-        self._alone_failures = 0
-        self._alone_from = 0.0
+        #: {environment: how its runners for isolated tasks fare}, so that a broken one delays no other.
+        self._alone: dict[str, _Alone] = {}
 
     def start(self, now: float) -> None:
         """Starts the runners of ordinary tasks."""
@@ -80,19 +95,27 @@ class Roster:
         """Whether a place waits for its next runner."""
         return not self.is_closing and any(place.runner is None for place in self._places)
 
-    def start_alone(self, only: tuple[str, ...] | None, now: float) -> Runner | None:
+    def start_alone(self, only: tuple[str, ...] | None, environment: str, now: float) -> Runner | None:
         """Starts a runner for isolated tasks. Returns None when it is too early for that, or the worker stops.
 
         Args:
             only: the plugins that it imports; None for all.
+            environment: the one whose Python runs it; empty for the worker's own.
             now: the time.
         """
-        if self.is_closing or now < self._alone_from:
+        kind = self._alone.setdefault(environment, _Alone())
+        if self.is_closing or now < kind.from_:
             return None
         # Counted as a failure until it is ready: then `note_ready` sets the count to 0.
-        self._alone_failures += 1
+        kind.failures += 1
         # It runs one task at a time. The spare slot stays empty: it allows the task to lend the slot that it uses.
-        return self._add("alone", 1, spare=min(1, self._lent_slots_max), alone=True, only=only, now=now)
+        spare = min(1, self._lent_slots_max)
+        name = f"alone in {environment}" if environment else "alone"
+        return self._add(name, 1, spare=spare, alone=True, only=only, environment=environment, now=now)
+
+    def is_broken(self, environment: str) -> bool:
+        """Whether runners of an environment that is not the worker's own end again and again before they are ready."""
+        return bool(environment) and self._alone[environment].deaths >= _DEATHS_MAX
 
     def close(self) -> None:
         """The worker stops: from now on no runner is started."""
@@ -101,7 +124,8 @@ class Roster:
     def note_ready(self, runner: Runner) -> None:
         """A runner is ready: what kept runners of isolated tasks from that is over."""
         if runner.alone:
-            self._alone_failures = 0
+            kind = self._alone[runner.environment]
+            kind.failures = kind.deaths = 0
 
     def note_lost(self, runner: Runner, reason: str) -> None:
         """Notes that a runner has ended, unless it was told to stop or the worker stops."""
@@ -112,8 +136,10 @@ class Roster:
         """A runner has ended. Another one takes its place, at once or later."""
         del self.runners[runner.id]
         if runner.alone:
-            if self._alone_failures > 1:
-                self._alone_from = now + _RESTART_DELAYS[min(self._alone_failures, len(_RESTART_DELAYS)) - 1]
+            kind = self._alone[runner.environment]
+            kind.deaths += not runner.was_ready and not runner.was_stopped
+            if kind.failures > 1:
+                kind.from_ = now + _RESTART_DELAYS[min(kind.failures, len(_RESTART_DELAYS)) - 1]
             return
         self.ordinary.remove(runner)
         place = next(place for place in self._places if place.runner is runner)
@@ -159,12 +185,23 @@ class Roster:
         now: float,
         alone: bool = False,
         only: tuple[str, ...] | None = None,
+        environment: str = "",
         is_process: bool = True,
     ) -> Runner:
         id = RunnerId(next(self._ids))
-        runner = Runner(id, name, slots, spare=spare, alone=alone, only=only, is_process=is_process, now=now)
+        runner = Runner(
+            id,
+            name,
+            slots,
+            spare=spare,
+            alone=alone,
+            only=only,
+            environment=environment,
+            is_process=is_process,
+            now=now,
+        )
         self.runners[id] = runner
-        self._instruct(StartRunner(id, name, slots, spare, alone, only))
+        self._instruct(StartRunner(id, name, slots, spare, alone, only, environment))
         return runner
 
 

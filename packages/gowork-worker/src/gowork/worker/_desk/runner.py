@@ -21,6 +21,7 @@ class Runner:
     __slots__ = (
         "alone",
         "ended_on_purpose",
+        "environment",
         "fault",
         "finished",
         "id",
@@ -45,6 +46,7 @@ class Runner:
         "tasks",
         "told",
         "waiting",
+        "was_ready",
         "was_stopped",
         "withheld",
         "worn",
@@ -59,6 +61,7 @@ class Runner:
         spare: int = 0,
         alone: bool = False,
         only: tuple[str, ...] | None = None,
+        environment: str = "",
         is_process: bool = True,
         now: float = 0.0,
     ) -> None:
@@ -71,12 +74,16 @@ class Runner:
         self.alone = alone
         #: The plugins that it imports; None for all. Only a runner of isolated tasks has such a bound.
         self.only = only
+        #: The environment whose Python runs it; empty for the worker's own, which ordinary runners have.
+        self.environment = environment
         #: Whether it is a process, which can be ended and whose loop may fail to answer.
         self.is_process = is_process
         #: When it was started, in seconds on the desk's clock, like all times here.
         self.started_at = now
         #: Whether it takes tasks and messages.
         self.is_ready = False
+        #: Whether it ever did.
+        self.was_ready = False
         #: Whether its process has ended, or is about to.
         self.is_gone = False
         #: Whether it was told to stop, and when.
@@ -116,6 +123,10 @@ class Runner:
         """Whether its loop does not answer."""
         return self.pulse.is_blocked
 
+    def suits(self, task: HeldTask) -> bool:
+        """Whether it has what an isolated task needs: its environment, and its plugins."""
+        return self.environment == task.environment and self.only == task.only
+
     @property
     def capacity(self) -> int:
         """How many tasks it may hold before one must wait for a slot."""
@@ -129,7 +140,7 @@ class Runner:
 
     def get_ready(self) -> None:
         """It is ready: it takes tasks from now on."""
-        self.is_ready = True
+        self.is_ready = self.was_ready = True
 
     def limit(self, slots: int) -> messages.Slots:
         """It may run `slots` tasks from now on. Returns what it is to be told; each call counts as told."""

@@ -28,14 +28,15 @@ class Solo:
         self,
         slots: int,
         ordinary: Sequence[Runner],
-        spawn: Callable[[tuple[str, ...] | None, float], Runner | None],
+        spawn: Callable[[tuple[str, ...] | None, str, float], Runner | None],
         give: Callable[[Runner, list[HeldTask], float], None],
         instruct: Callable[[Instruction], None],
     ) -> None:
         """Args:
         slots: the worker's slots.
         ordinary: the runners of all other tasks, which leave their slots to isolated ones; a live view.
-        spawn: starts a process that imports the plugins given, at the time given. Returns None when it cannot now.
+        spawn: starts a process that imports the plugins given, in the environment given, at the time given. Returns
+            None when it cannot now.
         give: hands tasks to a runner, at the time given.
         instruct: takes instructions.
         """
@@ -95,6 +96,13 @@ class Solo:
         self._settle()
         return waiting
 
+    def take_back_of(self, environment: str) -> list[HeldTask]:
+        """Takes all tasks of an environment out of the queue, and returns them."""
+        taken = [task for task in self._queue if task.environment == environment]
+        self._queue = deque(task for task in self._queue if task.environment != environment)
+        self._settle()
+        return taken
+
     def finished(self, task: HeldTask) -> None:
         """An isolated task has ended: its slot goes back to the ordinary runner."""
         lender = task.lender
@@ -131,11 +139,11 @@ class Solo:
             return
         most = self._slots + self.waiting
         idle = [runner for runner in self.runners if runner.is_ready and not runner.tasks]
-        starting = [runner.only for runner in self.runners if not runner.is_ready and not runner.was_stopped]
+        starting = [runner for runner in self.runners if not runner.is_ready and not runner.was_stopped]
         there = sum(not runner.was_stopped for runner in self.runners)
         waiting: deque[HeldTask] = deque()
         for task in self._queue:
-            runner = next((runner for runner in idle if runner.only == task.only), None)
+            runner = next((runner for runner in idle if runner.suits(task)), None)
             lender = self._lender()
             if runner is not None:
                 idle.remove(runner)
@@ -144,14 +152,14 @@ class Solo:
                     lender.lent += 1
                     self._give(runner, [task], now)
                     continue
-            elif task.only in starting:
-                starting.remove(task.only)
+            elif coming := next((runner for runner in starting if runner.suits(task)), None):
+                starting.remove(coming)
             elif there < most or idle:
                 if there < most:
                     there += 1
                 else:
                     self.stop(idle.pop(), now)
-                self._start(task.only, now)
+                self._start(task, now)
             waiting.append(task)
         self._queue = waiting
         self._settle()
@@ -174,8 +182,8 @@ class Solo:
         if heard >= runner.raised:
             runner.withheld = min(slots, runner.reserved)
 
-    def _start(self, only: tuple[str, ...] | None, now: float) -> None:
-        runner = self._spawn(only, now)
+    def _start(self, task: HeldTask, now: float) -> None:
+        runner = self._spawn(task.only, task.environment, now)
         if runner is not None:
             self.runners.append(runner)
 

@@ -15,7 +15,19 @@ if TYPE_CHECKING:
 class HeldTask:
     """One task, from its grant to its report."""
 
-    __slots__ = ("fence", "grant", "id", "kill_at", "lender", "only", "released", "runner", "sent_at", "stop_kind")
+    __slots__ = (
+        "environment",
+        "fence",
+        "grant",
+        "id",
+        "kill_at",
+        "lender",
+        "only",
+        "released",
+        "runner",
+        "sent_at",
+        "stop_kind",
+    )
 
     def __init__(self, grant: session.Grant) -> None:
         self.grant = grant
@@ -29,6 +41,8 @@ class HeldTask:
         self.released = False
         #: The plugins that its handler needs, if it is isolated; None for all.
         self.only: tuple[str, ...] | None = None
+        #: The environment that has its handler; empty for the worker's own.
+        self.environment = ""
         #: The ordinary runner that has left a slot to it, while it is isolated and uses one. Written by `solo`.
         self.lender: Runner | None = None
         #: Why it was asked to stop, and when its runner is ended if it has not stopped, in seconds. Written by `stops`.

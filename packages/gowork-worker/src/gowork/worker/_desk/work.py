@@ -64,8 +64,8 @@ class Work:
         self._default_handler = ""
         #: The handlers whose tasks are isolated.
         self._isolated: frozenset[str] = frozenset()
-        #: {handler: the plugins that it needs}
-        self._needed: dict[str, tuple[str, ...]] = {}
+        #: {handler: the plugins that it needs, and the environment that has it}
+        self._needed: dict[str, tuple[tuple[str, ...] | None, str]] = {}
         #: The longest grace of all handlers, in seconds.
         self._grace_max = _GRACE_MIN
 
@@ -73,8 +73,15 @@ class Work:
         """Takes the handlers that there are."""
         self._isolates = isolates
         self._default_handler = ready.default_handler
-        self._isolated = frozenset(note.name for note in ready.handlers if note.isolation == "process")
-        self._needed = {note.name: (note.plugin, *ready.shared) for note in ready.handlers}
+        # Ordinary runners have the worker's own environment.
+        self._isolated = frozenset(
+            note.name for note in ready.handlers if note.isolation == "process" or note.environment
+        )
+        # A runner of another environment imports all of its plugins, so that it can run a task of any.
+        self._needed = {
+            note.name: (None if note.environment else (note.plugin, *ready.shared), note.environment)
+            for note in ready.handlers
+        }
         self._grace_max = max([_GRACE_MIN, *(note.grace_ms / 1000 for note in ready.handlers)])
 
     # From the leader
@@ -124,7 +131,7 @@ class Work:
             name = tasks.Task.FromString(task.grant.task).handler or self._default_handler
             alone = alone or name in self._isolated
             if alone:
-                task.only = self._needed.get(name)
+                task.only, task.environment = self._needed.get(name, (None, ""))
                 self.solo.put(task)
         return alone
 
@@ -291,6 +298,10 @@ class Work:
         self.is_draining = True
         backlog, self._backlog = self._backlog, {}
         self.give_back([*backlog.values(), *self.solo.take_back_all()], reason)
+
+    def give_back_of(self, environment: str, reason: str) -> None:
+        """Reports the tasks that wait for a runner of an environment as interrupted."""
+        self.give_back(self.solo.take_back_of(environment), f"no runner of {environment} gets ready: {reason}")
 
     def give_back(self, given: Iterable[HeldTask], reason: str) -> None:
         """Reports tasks as interrupted."""

@@ -18,7 +18,7 @@ from typing import Protocol, assert_never
 import msgspec
 
 from gowork.worker._core.options import Options
-from gowork.worker._desk.events import Event, Looked, RunnerEnded, WorkerStarted
+from gowork.worker._desk.events import EnvironmentsKnown, Event, Looked, RunnerEnded, RunnerReady, WorkerStarted
 from gowork.worker._desk.instructions import (
     CancelTasks,
     EndRunner,
@@ -29,6 +29,8 @@ from gowork.worker._desk.instructions import (
     Tell,
 )
 from gowork.worker._desk.runner import Runner, RunnerId
+from gowork.worker._fleet import environments
+from gowork.worker._fleet.interpreters import OWN, Interpreter
 from gowork.worker._fleet.local import LocalRunner
 from gowork.worker._fleet.output import Outputs
 from gowork.worker._fleet.process import ProcessRunner
@@ -70,6 +72,8 @@ class Fleet:
         self.lock_descriptor: int | None = None
         #: None where nobody asks for metrics of handlers. Written by the program around the worker.
         self.metrics: MetricsKeeper | None = None
+        #: {environment: {handler that it offers: what is said when it has that no more}}
+        self._offered: dict[str, dict[str, str]] = {}
         self._closed = asyncio.Event()
         self._group: asyncio.TaskGroup | None = None
         self._warden: Warden | None = None
@@ -109,12 +113,42 @@ class Fleet:
                 logger.warning(reason, extra={"reason": str(error)})
         try:
             async with asyncio.TaskGroup() as self._group:
-                self._tell(WorkerStarted())
+                if await self._look_at_environments():
+                    self._tell(WorkerStarted())
                 await self._closed.wait()
         finally:
             await self._outputs.close()
             if self._warden is not None:
                 self._warden.close()
+
+    async def _look_at_environments(self) -> bool:
+        """Tells the desk what other environments offer. Returns whether runners can be started."""
+        paths = self._options.plugin_envs
+        if not paths:
+            return True
+        found = await environments.look_at_all(paths, self._look_at, self._closed)
+        if found is not None:
+            self._tell(found)
+        if not isinstance(found, EnvironmentsKnown):
+            return False
+        for path, ready in found.ready.items():
+            why = "{} has no handler {!r} any more; another worker may have it"
+            self._offered[path] = {note.name: why.format(path, note.name) for note in ready.handlers}
+        return True
+
+    async def _look_at(self, path: str) -> messages.Ready:
+        await environments.check_version(path, self._warden)
+        ready: asyncio.Future[messages.Ready] = asyncio.get_running_loop().create_future()
+
+        def tell(event: Event) -> None:
+            if isinstance(event, RunnerReady):
+                ready.set_result(event.ready)
+
+        runner = self._process(StartRunner(RunnerId(0), f"look at {path}", 1, 0, environment=path), tell)
+        try:
+            return await environments.ready_of(path, runner, ready)
+        finally:
+            self._forget(runner)
 
     def close(self) -> None:
         """Lets `run` end. Call it when no runner is left."""
@@ -141,7 +175,7 @@ class Fleet:
     def _start(self, start: StartRunner) -> None:
         assert self._group is not None
         if self._options.runners:
-            process = self._process(start)
+            process = self._process(start, self._tell)
             self.runners[start.runner] = process
             self._group.create_task(self._run_process(process), name=start.name)
         else:
@@ -158,9 +192,12 @@ class Fleet:
             self._tell(RunnerEnded(runner.id, runner.begun(), reason))
         finally:
             del self.runners[runner.id]
-            runner.close()
-            if self.metrics is not None:
-                self.metrics.ended(runner.variables)
+            self._forget(runner)
+
+    def _forget(self, runner: ProcessRunner) -> None:
+        runner.close()
+        if self.metrics is not None:
+            self.metrics.ended(runner.variables)
 
     async def _run_local(self, runner: LocalRunner) -> None:
         try:
@@ -169,16 +206,17 @@ class Fleet:
         finally:
             del self.runners[runner.id]
 
-    def _process(self, start: StartRunner) -> ProcessRunner:
+    def _process(self, start: StartRunner, tell: Callable[[Event], None]) -> ProcessRunner:
         return ProcessRunner(
             start,
             self._setup(start),
-            self._tell,
+            tell,
             self._count,
             warden=self._warden,
             lock_descriptor=self.lock_descriptor,
             outputs=self._outputs,
             variables=self.metrics.begin() if self.metrics is not None else {},
+            interpreter=Interpreter.of(start.environment) if start.environment else OWN,
         )
 
     def _local(self, start: StartRunner) -> LocalRunner:
@@ -195,16 +233,21 @@ class Fleet:
         )
 
     def _setup(self, start: StartRunner) -> messages.Setup:
+        selection = msgspec.structs.replace(self._options.selection, only=start.only)
+        if start.environment:
+            # Modules, functions and the built-in handler are those of the worker's own environment.
+            selection = msgspec.structs.replace(selection, imports=(), references=(), built_in=False)
         return messages.Setup(
             worker=self._options.name,
             slots=start.slots,
             spare=start.spare,
-            selection=msgspec.structs.replace(self._options.selection, only=start.only),
-            sys_path=tuple(sys.path),
+            selection=selection,
+            sys_path=() if start.environment else tuple(sys.path),
             log_format=self._options.log_format,
             log_level=self._options.log_level,
             log_failures=self._options.log_failures,
             trace_parent=self._options.trace_parent,
             encryption=self._options.encryption,
+            offered=self._offered.get(start.environment, {}),
             describes=not start.alone,
         )

@@ -7,7 +7,6 @@ import contextlib
 import os
 import signal
 import socket
-import sys
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -25,9 +24,11 @@ from gowork.worker._desk.events import (
     RunnerSaid,
 )
 from gowork.worker._desk.instructions import StartRunner
+from gowork.worker._fleet.interpreters import OWN, Interpreter
 from gowork.worker._fleet.output import Output, Outputs
 from gowork.worker._runner import columns, messages, pipe
 from gowork.worker._runner.table import SlotTable, make_shared
+from gowork.worker._version import __version__
 from gowork.worker.processes import Warden, end_group
 
 #: Seconds to wait for the end of a dead runner's pipe. Its wardens hold the pipe open until they have ended what they
@@ -50,6 +51,7 @@ class ProcessRunner:
         lock_descriptor: int | None = None,
         outputs: Outputs | None = None,
         variables: dict[str, str] | None = None,
+        interpreter: Interpreter = OWN,
     ) -> None:
         """Args:
         start: the desk's instruction to start it.
@@ -59,7 +61,8 @@ class ProcessRunner:
         warden: guards its process group; None without one.
         lock_descriptor: the descriptor that it inherits; None without one.
         outputs: take what it prints; None drops that.
-        variables: environment variables that it has besides those of this process.
+        variables: environment variables that it has besides those of its interpreter.
+        interpreter: the Python that runs it.
         """
         self.id = start.runner
         self.name = start.name
@@ -70,6 +73,7 @@ class ProcessRunner:
         self._warden = warden
         self._lock_descriptor = lock_descriptor
         self.variables = variables or {}
+        self._interpreter = interpreter
         self._process: asyncio.subprocess.Process | None = None
         self._pipe: _Pipe | None = None
         #: Shared with the process when that is started.
@@ -78,6 +82,11 @@ class ProcessRunner:
         self._pings = 0
         #: Why it was given up, in words; empty when it did nothing wrong; None when it was not ended from here.
         self._fault: str | None = None
+
+    @property
+    def executable(self) -> str:
+        """The path of its Python."""
+        return self._interpreter.executable
 
     @property
     def pid(self) -> int | None:
@@ -115,7 +124,7 @@ class ProcessRunner:
                 output, printed = await self._outputs.open()
                 handed.callback(os.close, printed)
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
+                self._interpreter.executable,
                 # Not with the working directory on the module path: a file there could replace a library's module.
                 "-P",
                 "-m",
@@ -125,7 +134,7 @@ class ProcessRunner:
                 str(os.getpid()),
                 *map(str, lock),
                 pass_fds=(theirs.fileno(), table, *lock),
-                env={**os.environ, **self.variables} if self.variables else None,
+                env={**self._interpreter.variables(), **self.variables},
                 stdin=asyncio.subprocess.DEVNULL,
                 # Not the worker's own: what handlers print must not mix with what the worker says on standard output,
                 # and must not wait for whoever reads the worker's standard error.
@@ -214,6 +223,10 @@ class ProcessRunner:
             return
         message = messages.decode_from_runner(body)
         if isinstance(message, messages.Ready):
+            if self._interpreter.environment and message.version != __version__:
+                # Somebody has installed another one in its environment since the worker has started.
+                self.end(f"it has gowork-worker {message.version or '(unknown)'}, and the worker is {__version__}")
+                return
             self._tell(RunnerReady(self.id, message))
         elif isinstance(message, messages.Counted):
             self._count(message)

@@ -15,6 +15,7 @@ import socket
 import sys
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from io import TextIOWrapper
 from typing import Any, TypeVar, cast
 
@@ -40,6 +41,7 @@ from gowork.worker._runner.settings import settings_of
 from gowork.worker._runner.settings_seldom import seldom_settings
 from gowork.worker._runner.table import SlotTable
 from gowork.worker._runner.upkeep import Upkeep
+from gowork.worker._version import __version__
 from gowork.worker.processes import die_with_parent, hold_until_ended
 
 logger = logging.getLogger("gowork.worker.runner")
@@ -47,8 +49,6 @@ T = TypeVar("T")
 
 #: How often the loop may be broken off before it has run all that waited at the first break.
 BREAKS_MAX = 1000
-#: How many bytes of descriptions of handlers a worker has. Further handlers are not described.
-DESCRIPTIONS_BYTES_MAX = 8 << 20
 #: Seconds after which a busy thread gives way. With Python's own 5 ms the loop, which feeds the threads and reports,
 #: would wait that long each time.
 _SWITCH_INTERVAL = 0.001
@@ -134,13 +134,16 @@ async def _run(connection: socket.socket, table: int, own: OwnDescriptors) -> Te
     ticker = pulse.Pulse(own)
     _, runner = await loop.create_connection(lambda: _Runner(ticker), sock=connection)
     setup = await runner.setup
-    sys.path[:] = setup.sys_path
+    if setup.sys_path:
+        sys.path[:] = setup.sys_path
     if setup.log_format:
         logs.configure(setup.log_format, setup.log_level, setup.worker, waits=True)
     telemetry = _telemetry()
     place = Place(setup.worker, trace_parent=setup.trace_parent, log_failures=setup.log_failures)
     async with AsyncExitStack() as stack:
         loaded = await load(stack, setup.selection, place.state)
+        lost = {name: why for name, why in setup.offered.items() if name not in loaded.handlers}
+        loaded = replace(loaded, refused={**lost, **loaded.refused})
         ticker.table = slots = SlotTable.attach(table, setup.slots, setup.spare)
         executor = Executor(
             loaded,
@@ -248,13 +251,14 @@ def ready_of(loaded: plugins.Loaded, *, describes: bool = True) -> messages.Read
         default_handler=loaded.default.name if loaded.default is not None else "",
         plugin_errors=tuple(str(error) for error in loaded.errors),
         shared=tuple(plugin.name for plugin in loaded.plugins if plugin.is_shared),
+        version=__version__,
     )
 
 
 def _descriptions(loaded: plugins.Loaded) -> dict[str, str]:
     """Returns {name of a handler: its description}. Those that are left out are beyond the bound."""
     descriptions: dict[str, str] = {}
-    left = DESCRIPTIONS_BYTES_MAX
+    left = messages.DESCRIPTIONS_BYTES_MAX
     for name, handler in loaded.handlers.items():
         description, left_out = describe(handler)
         for part in left_out:
@@ -264,7 +268,9 @@ def _descriptions(loaded: plugins.Loaded) -> dict[str, str]:
             )
         left -= len(description)
         if left < 0:
-            logger.warning("handlers are not described", extra={"first": name, "bytes_max": DESCRIPTIONS_BYTES_MAX})
+            logger.warning(
+                "handlers are not described", extra={"first": name, "bytes_max": messages.DESCRIPTIONS_BYTES_MAX}
+            )
             break
         descriptions[name] = description
     return descriptions

@@ -29,7 +29,7 @@ class Setup(msgspec.Struct, frozen=True, tag="setup"):
     #: How many tasks more than `slots` may run, while as many attempts wait for other tasks.
     spare: int
     selection: Selection
-    #: The supervisor's module search path.
+    #: The supervisor's module search path; empty for a runner of another environment, which has its own.
     sys_path: tuple[str, ...]
     #: "text" or "json" when the worker owns its processes' logging; empty leaves it alone.
     log_format: str = ""
@@ -39,6 +39,9 @@ class Setup(msgspec.Struct, frozen=True, tag="setup"):
     #: Whether the span of an attempt is a child of the span that scheduled its task, instead of a linked trace.
     trace_parent: bool = False
     encryption: EncryptionOptions = EncryptionOptions()
+    #: {handler that the worker offers, and that this runner must have: what is said if it has not}. Its plugin may have
+    #: been removed since the worker has started.
+    offered: dict[str, str] = {}
     #: Whether it describes its handlers. To make schemas takes time, for which an isolated task would wait.
     describes: bool = True
 
@@ -58,6 +61,8 @@ class HandlerNote(msgspec.Struct, frozen=True):
     plugin_version: str = ""
     #: What clients are told of it: see describe. Empty when it is not described.
     description: str = ""
+    #: The environment that has it; empty for the worker's own. The supervisor alone writes it.
+    environment: str = ""
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
@@ -68,6 +73,8 @@ class Ready(msgspec.Struct, frozen=True, tag="ready"):
     plugin_errors: tuple[str, ...]
     #: Names of plugins that runners load for handlers of other plugins too: see PluginInfo.is_shared.
     shared: tuple[str, ...] = ()
+    #: The version of gowork-worker.
+    version: str = ""
 
 
 class Slots(msgspec.Struct, frozen=True, tag="slots"):
@@ -177,6 +184,9 @@ class TracedRow(msgspec.Struct, frozen=True, array_like=True):
     #: When it ended, in seconds since the Unix epoch.
     at: float
 
+
+#: How many bytes of descriptions of handlers a worker has. Further handlers are not described.
+DESCRIPTIONS_BYTES_MAX = 8 << 20
 
 #: The exit code of a runner that has lost descriptors of its own.
 DESCRIPTORS_LOST_EXIT = 119

@@ -33,7 +33,15 @@ from gowork.worker._desk.events import (
     LeaveBegun,
     SessionStarted,
 )
-from gowork.worker._desk.instructions import BeginDrain, ForFleet, ForNotes, Instruction, LearnHandlers, Speak
+from gowork.worker._desk.instructions import (
+    BeginDrain,
+    ForFleet,
+    ForNotes,
+    Instruction,
+    LearnHandlers,
+    RefuseEnvironments,
+    Speak,
+)
 from gowork.worker._desk.runner import RunnerId
 from gowork.worker._fleet.fleet import Fleet
 from gowork.worker._runner import messages
@@ -41,6 +49,7 @@ from gowork.worker._supervisor.instances import InstanceLocks
 from gowork.worker._supervisor.measures import Measures
 from gowork.worker._supervisor.notes import Notes
 from gowork.worker._supervisor.slot_states import slot_states
+from gowork.worker.errors import ConfigurationError
 
 logger = logging.getLogger("gowork.worker")
 
@@ -69,8 +78,10 @@ class Supervisor:
         self.wake = asyncio.Event()
         #: For when the last timer was set that sets it, because reports gather.
         self._due: float | None = None
-        #: Set once the handlers are known.
+        #: Set once the handlers are known, or the worker can't start.
         self.ready = asyncio.Event()
+        #: Why the worker can't start; None when nothing is wrong.
+        self.refusal: ConfigurationError | None = None
         #: Called when the leader asks the worker to drain, with the budget in seconds; None for the worker's own.
         self.asked_to_drain: Callable[[float | None], None] = lambda budget: None
         self.desk = Desk(
@@ -120,6 +131,9 @@ class Supervisor:
                 self.asked_to_drain(budget)
             case LearnHandlers(ready):
                 self._notes.learn(ready)
+                self.ready.set()
+            case RefuseEnvironments(reason):
+                self.refusal = ConfigurationError(reason)
                 self.ready.set()
             case _:
                 assert_never(instruction)
