@@ -296,6 +296,21 @@ async def test_worker_serves_within_an_async_with(leader: Any) -> None:
     assert scripted.condition.leaving
 
 
+async def test_a_program_offers_the_handlers_that_it_names_and_no_installed_plugin(leader: Any) -> None:
+    @handler
+    def local() -> int:
+        return 5
+
+    async def offered(**options: Any) -> set[str]:
+        async with Worker(leader.address, runners=0, **options) as worker:
+            await worker.welcomed()
+            return {each.name for each in (await leader.session()).hello.handlers}
+
+    assert await offered(handlers=[local]) == {"echo", "local"}
+    assert await offered() > {"echo", "shell"}
+    assert await offered(handlers=[local], plugins=["shell"]) == {"local", "shell"}
+
+
 async def test_cancelled_worker_hands_back_what_runs(leader: Any) -> None:
     @handler
     async def endless(ctx: Any) -> None:

@@ -70,7 +70,8 @@ class Worker:
             slots: how many tasks run at once; four for each processor when left out.
             runners: how many processes run tasks; one for each processor when left out. 0 runs them in this process.
             labels: labels by which tasks select workers.
-            plugins: names of installed plugins, or of their distributions, to load; all when left out.
+            plugins: names of installed plugins, or of their distributions, to load. When left out: all; none but the
+                built-in `echo` when `handlers` are given, so that a program offers no more than it names.
             imports: modules with handlers to import.
             plugin_envs: paths of virtual environments whose plugins are offered too, at most 16. Each has gowork-worker
                 in the same version.
@@ -97,6 +98,9 @@ class Worker:
         self._tls = tls
         self._leader = leader if isinstance(leader, str) else tuple(leader)
         functions = tuple(handlers)
+        paths = [os.fspath(path) for path in plugin_envs]
+        if plugins is None and functions and not paths:
+            plugins = ("echo",)
         from_processes = runners != 0 and not references.in_runner()
         self._selection = Selection(
             plugins=None if plugins is None else tuple(plugins),
@@ -111,7 +115,6 @@ class Worker:
         self._options |= {"selection": self._selection, "drain_timeout": drain_timeout, "trace_parent": trace_parent}
         self._options |= {"runner_tasks_max": runner_tasks_max, "runner_memory_max": runner_memory_max}
         self._options["log_failures"] = log_failures
-        paths = [os.fspath(path) for path in plugin_envs]
         self._options["plugin_envs"] = tuple(path and os.path.abspath(path) for path in paths)
         # A path is made absolute, because the program may change its folder.
         path = "" if keys is None else os.fspath(keys)
