@@ -151,7 +151,8 @@ class Wait(Generic[AwaitedT]):
         ids = list(self._out)
         first = ", ".join(ids[:3]) + (", …" if len(ids) > 3 else "")
         verb = "task has" if len(ids) == 1 else "tasks have"
-        return TaskNotFinished(f"{len(ids):,} {verb} not finished in time: {first}", ids=ids)
+        why = "Client.explain(id), or `gowork why ID`, says what a task waits for"
+        return TaskNotFinished(f"{len(ids):,} {verb} not finished in time: {first}; {why}", ids=ids)
 
 
 def end_of(timeout: float | None) -> float | None:
