@@ -266,7 +266,9 @@ class TestWaits:
         scripted.finishes_at_once = False
         handles = [client.schedule("p", id=f"t{n}") for n in range(5)]
         scripted.finish("t1")
-        with pytest.raises(TaskNotFinished, match=r"4 tasks have not finished in time: t0, t2, t3, …; Client.explain") as raised:
+        with pytest.raises(
+            TaskNotFinished, match=r"4 tasks have not finished in time: t0, t2, t3, …; Client.explain"
+        ) as raised:
             client.wait(handles, timeout=0.2)
         assert raised.value.ids == ("t0", "t2", "t3", "t4")
         assert isinstance(raised.value, TimeoutError)

@@ -33,7 +33,7 @@ def version(schema: Any = JOB, **fields: Any) -> HandlerVersion:
 
 def fault(payload: object, *versions: HandlerVersion) -> str:
     try:
-        check(versions or (version(),), *encode_payload(payload))
+        check(versions or (version(),), "h", *encode_payload(payload))
     except InvalidArgument as error:
         (violation,) = error.violations
         return f"{violation.field}: {violation.description}"
@@ -54,6 +54,46 @@ def fault(payload: object, *versions: HandlerVersion) -> str:
 )
 def test_the_wrong_field_is_named(payload: object, words: str) -> None:
     assert words in fault(payload)
+
+
+NESTED = {
+    "$ref": "#/$defs/Order",
+    "$defs": {
+        "Order": {"properties": {"jobs": {"type": "array", "items": {"$ref": "#/$defs/Job"}}, "any": {}}},
+        "Job": JOB,
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("schema", "payload", "words"),
+    [
+        (JOB, {"name": "a", "size": [1]}, "payload.size, and may drop it; is 'sizes' meant?"),
+        (JOB, {"name": "a", "zzz": 1}, "payload.zzz, and may drop it"),
+        (NESTED, {"jobs": [{"name": "a"}, {"name": "a", "siezs": []}]}, "payload.jobs[1].siezs, and may drop it"),
+        (NESTED, {"jobs": [], "any": {"zzz": 1}}, ""),
+        (JOB, {"name": "a", "sizes": []}, ""),
+        (JOB | {"additionalProperties": {"type": "integer"}}, {"name": "a", "zzz": 1}, ""),
+        ({"anyOf": [JOB]}, {"name": "a", "zzz": 1}, ""),
+        ({"type": "object"}, {"zzz": 1}, ""),
+        ({"$ref": "#/$defs/a", "$defs": 1}, {"zzz": 1}, ""),
+        ({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}}, {"zzz": 1}, ""),
+        (JOB | {"properties": 1}, {"name": "a"}, ""),
+        (JOB, b"bytes", ""),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_field_without_a_name_in_the_schema_is_warned_of(schema: Any, payload: object, words: str) -> None:
+    warned = check((version(schema),), "h", *encode_payload(payload))
+    assert warned.removeprefix("the handler 'h' names no field ").startswith(words) if words else warned == ""
+
+
+def test_a_field_that_another_version_names_is_right() -> None:
+    wider = version(JOB | {"properties": {**JOB["properties"], "more": {}}})  # type: ignore[dict-item]
+    narrow = version(JOB | {"required": ["other"]})
+    payload = encode_payload({"name": "a", "more": 1})
+    assert check((version(), wider), "h", *payload) == ""
+    assert "payload.more" in check((version(), narrow), "h", *payload)
 
 
 @pytest.mark.parametrize("payload", [{"name": "a"}, '{"name": "a"}', {"name": "a", "more": 1}, b"bytes", b""])

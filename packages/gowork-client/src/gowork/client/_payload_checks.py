@@ -115,8 +115,11 @@ def need_jsonschema() -> None:
         raise ImportError(_NEEDED) from error
 
 
-def check(versions: Sequence[HandlerVersion], text: str, data: bytes, form: int) -> None:
+def check(versions: Sequence[HandlerVersion], handler: str, text: str, data: bytes, form: int) -> str:
     """Checks an encoded payload, for at most CHECK_SECONDS_MAX.
+
+    Returns:
+        A warning when the payload has a field that is named by no version of the handler which takes it.
 
     Raises:
         InvalidArgument: no version of the handler takes the payload. It names the field that is wrong for the version
@@ -124,14 +127,22 @@ def check(versions: Sequence[HandlerVersion], text: str, data: bytes, form: int)
         ImportError: jsonschema is not installed.
     """
     first: tuple[str, str] | None = None
+    strange: tuple[str, str] | None = None
+    takes = False
     _check.ends = time.thread_time() + CHECK_SECONDS_MAX
     for version in versions:
         fault = fault_of(version, text, data, form)
         if fault is None:
-            return
+            takes, strange = True, unnamed(version.payload_schema, text, data, form)
+            if strange is None:
+                return ""
         first = first or fault
-    if first is not None:
+    if first is not None and not takes:
         raise InvalidArgument.of(*first)
+    if strange is None:
+        return ""
+    place, likely = strange
+    return f"the handler {handler!r} names no field {place}, and may drop it{likely}"
 
 
 def fault_of(version: HandlerVersion, text: str, data: bytes, form: int) -> tuple[str, str] | None:
@@ -150,6 +161,39 @@ def fault_of(version: HandlerVersion, text: str, data: bytes, form: int) -> tupl
     fault = _fault(schema, parsed[0]) if parsed else ("payload", f"{why}; JSON of {_kind(schema)} is needed")
     # A text is its own value for a handler that takes texts.
     return None if fault is None or _fault(schema, text) is None else fault
+
+
+def unnamed(schema: Mapping[str, Any] | None, text: str, data: bytes, form: int) -> tuple[str, str] | None:
+    """Returns (field, what may be meant) of a payload that a handler takes and that has a field without a name in its
+    schema; None when it has none, or nobody can tell.
+    """
+    if schema is None or data or form == FORM_DATA:
+        return None
+    try:
+        return _unnamed(schema, schema, json.loads(text), "payload")
+    except (ValueError, RecursionError):
+        return None
+
+
+def _unnamed(whole: Mapping[str, Any], part: object, instance: object, place: str) -> tuple[str, str] | None:
+    if isinstance(part, dict) and isinstance(name := part.get("$ref"), str):
+        # As msgspec and pydantic write it. What refers to elsewhere, or on and on, is left to the worker.
+        parts = whole.get("$defs")
+        part = parts.get(name.removeprefix("#/$defs/")) if isinstance(parts, dict) else None
+    if not isinstance(part, dict):
+        return None
+    if isinstance(instance, list):
+        items = (_unnamed(whole, part.get("items"), each, f"{place}[{at}]") for at, each in enumerate(instance))
+        return next(filter(None, islice(items, _COMPARED_MAX)), None)
+    named = part.get("properties")
+    if not isinstance(instance, dict) or not isinstance(named, dict):
+        return None
+    if part.keys().isdisjoint(("additionalProperties", "patternProperties", "allOf", "anyOf", "oneOf")):
+        for name in _comparable(each for each in instance if each not in named):
+            likely = get_close_matches(name, _comparable(each for each in named if each not in instance), n=1)
+            return f"{place}.{name}", "".join(f"; is {each!r} meant?" for each in likely)
+    within = (_unnamed(whole, named.get(name), each, f"{place}.{name}") for name, each in instance.items())
+    return next(filter(None, islice(within, _COMPARED_MAX)), None)
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -397,7 +397,7 @@ class AsyncClient(AsyncOperations):
     async def _check_item(self, encoder: requests.TaskEncoder, item: object) -> None:
         handler, wanted, encoded = encoder.unencrypted(item)
         if handler and (warning := await self._check(handler, wanted, *encoded)):
-            _log.warning("a task may wait for a handler: %s", warning, extra={"handler": handler, "reason": warning})
+            _log.warning("a task is sent all the same: %s", warning, extra={"handler": handler, "reason": warning})
 
     async def _send(self, task: scheduler.Task) -> None:
         request = scheduler.ScheduleTaskRequest(task=task)

@@ -71,7 +71,7 @@ class AsyncOperations:
                 GOWORK_TLS_KEY and GOWORK_TLS_NAME name, or plain text if none is set. New files are used within
                 seconds.
             check_payloads: whether each payload is checked against the schemas that workers give of its handler, before
-                it is sent; see check_payload. The log warns of handlers that no worker has.
+                it is sent; see check_payload. The log says what that warns of.
 
         Raises:
             ImportError: when payloads are to be checked, and jsonschema is not installed (gowork-client[schemas]).
@@ -159,8 +159,8 @@ class AsyncOperations:
             plugin_version: the versions of the handler's plugin that may run the task; empty for any.
 
         Returns:
-            A warning when no worker has the handler now, with the most similar names, or has it in such a version; else
-            an empty text.
+            A warning when no worker has the handler now, with the most similar names, or has it in such a version, or
+            when the handler names no such field as the payload has, and may drop it; else an empty text.
 
         Raises:
             InvalidArgument: when no version of the handler takes the payload. The error names the field.
@@ -182,8 +182,7 @@ class AsyncOperations:
         versions, warning = known
         if wanted and versions:
             versions, warning = within(versions, handler, wanted)
-        check(versions, text, data, form)
-        return warning
+        return check(versions, handler, text, data, form) or warning
 
     async def drain(self, id: str, budget: Duration | None = None) -> None:
         """Takes a worker out of service: it gets no more tasks, finishes what it runs, and leaves.

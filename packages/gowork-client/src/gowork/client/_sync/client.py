@@ -396,7 +396,7 @@ class Client(Operations):
     def _check_item(self, encoder: requests.TaskEncoder, item: object) -> None:
         handler, wanted, encoded = encoder.unencrypted(item)
         if handler and (warning := self._check(handler, wanted, *encoded)):
-            _log.warning("a task may wait for a handler: %s", warning, extra={"handler": handler, "reason": warning})
+            _log.warning("a task is sent all the same: %s", warning, extra={"handler": handler, "reason": warning})
 
     def _send(self, task: scheduler.Task) -> None:
         request = scheduler.ScheduleTaskRequest(task=task)
