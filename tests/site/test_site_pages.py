@@ -61,6 +61,23 @@ def test_the_first_page_leads_to_all_others(sources: Path) -> None:
     assert {str(page.relative_to(sources)) for page in sources.rglob("*.md")} - {"index.md"} <= {*shown}
 
 
+@pytest.mark.parametrize(
+    "page", sorted([*ROOT.glob("p*/*/README.md"), ROOT / "README.md"]), ids=lambda page: page.parent.name
+)
+def test_each_page_that_installs_from_a_checkout_says_how_else(page: Path) -> None:
+    assert "./packages/" in page.read_text()
+    assert "docs/releases.md#how-to-install)" in page.read_text()
+
+
+def test_every_extra_is_told_with_what_it_brings() -> None:
+    text = (ROOT / "docs/releases.md").read_text()
+    for path in ROOT.glob("packages/*/pyproject.toml"):
+        project = tomllib.loads(path.read_text())["project"]
+        # What gowork-base has are the parts of the others.
+        for extra in project.get("optional-dependencies", {}) if project["name"] != "gowork-base" else ():
+            assert f"`{project['name']}[{extra}]`" in text
+
+
 def test_a_generated_page_outside_of_the_navigation_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no part for the generated pages reference/new\.md"):
         site_pages.lay_out(tmp_path, {**generated(), "reference/new.md": ""})

@@ -9,8 +9,11 @@ import re
 import pytest
 import site_api
 import site_commands
+import site_pages
 import site_rpcs
 import site_text
+
+from gowork.cli import manual
 
 API = site_api.pages()
 COMMANDS = site_commands.commands_page()
@@ -62,6 +65,12 @@ def test_every_command_is_shown_with_its_help() -> None:
     assert {"gowork", "gowork add", "gowork queues set", "gowork leader", "gowork worker", "gowork plugin new"} <= paths
     for path in paths:
         assert re.search(rf"^#+ {re.escape(path)}\n\n```text\nUsage: {re.escape(path)}\b", COMMANDS, re.MULTILINE), path
+
+
+def test_help_leads_to_the_pages_of_the_installed_version_and_not_to_the_repository() -> None:
+    assert site_pages.repository() not in COMMANDS
+    named = re.findall(r"gowork docs ([a-z][\w.-]+)", COMMANDS)
+    assert {"protocol"} <= {*named} <= {*manual.PAGES}
 
 
 @pytest.mark.parametrize("command", [site_commands.leader, site_commands.worker], ids=["leader", "worker"])
