@@ -51,6 +51,15 @@ def test_a_method_is_described_with_its_arguments_and_what_it_raises() -> None:
     assert "**Raises**\n\n- " in entry
 
 
+def test_the_index_has_each_public_name_and_method() -> None:
+    page = API["reference/api/gowork.client.md"]
+    for name in ("Client (gowork.client)", "schedule (Client)", "RetryPolicy (gowork.client)"):
+        assert f"\n```{{index}} single: {name}\n```\n\n##" in page
+    listed = re.findall(r"^#{2,3} `(.+)`$", page, re.MULTILINE)
+    elsewhere = page.count("\n\nIt is described in [")
+    assert page.count("\n```{index} ") == len(listed) - elsewhere
+
+
 def test_a_field_is_described_by_the_comment_above_it() -> None:
     entry = API["reference/api/gowork.client.md"].partition("## `Activity`")[2]
     assert "- `version` (`str`): The version of gowork-leader." in entry
