@@ -76,9 +76,9 @@ def test_each_page_has_a_title_of_its_own(sources: Path) -> None:
 
 
 def test_the_files_that_pages_name_are_in_the_site(sources: Path) -> None:
-    own = (f"{site_pages.repository()}/blob/main/", f"{site_pages.repository()}/tree/main/")
-    text = "".join(page.read_text() for page in sources.rglob("*.md") if "sources" not in page.parts)
-    assert [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if link.startswith(own)] == []
+    text = "".join(page.read_text() for page in _pages(sources))
+    paths = re.findall(rf"\]\({re.escape(site_pages.repository())}/(?:blob|tree)/main/([^)#\s]+)", text)
+    assert [path for path in paths if (ROOT / path).exists()] == []
     for example in ("embedding/script.py", "embedding/flask_app.py", "node-worker/worker.js"):
         assert (ROOT / "examples" / example).read_text().strip() in (
             sources / f"sources/examples/{example}.md"
