@@ -105,7 +105,7 @@ def main() -> None:
         wrong = build(site)
     else:
         site = arguments.versions.resolve() / site_pages.version()
-        wrong = build(site, "-A", "has_versions=1")
+        wrong = build(site, "-A", "has_versions=1", "-D", "html_static_path=static,selector")
         list_versions(site.parent)
     wrong = wrong or check(site)
     print("\n".join(wrong) or f"the site: {site}/index.html")

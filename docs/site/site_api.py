@@ -64,6 +64,11 @@ def pages() -> dict[str, str]:
     return {f"reference/api/{module}.md": _page(module, homes) for module in public_modules() if module in described}
 
 
+def indexed(name: str, owner: str) -> str:
+    """Enters a name into the index of the site, with the module or class that has it."""
+    return f"```{{index}} single: {name} ({owner})\n```"
+
+
 def _homes() -> dict[int, str]:
     """Where each object is described: {id of the object: the shortest module that exports it}."""
     homes: dict[int, str] = {}
@@ -87,6 +92,7 @@ def _page(name: str, homes: dict[int, str]) -> str:
     for public in public_names(module):
         home = homes[_identity(module, public)]
         if home == name:
+            text.append(indexed(public, name))
             text.append(_entry(public, getattr(module, public), 2, constants.get(("", public), "")))
         else:
             text.append(f"## `{public}`\n\nIt is described in [{home}]({home}.md).")
@@ -131,7 +137,8 @@ def _class(name: str, value: type, level: int) -> Iterator[str]:
         function = member.fget if isinstance(member, property) else getattr(value, method)
         told = docstring(inspect.getdoc(function) or "")
         head = "" if isinstance(member, property) else _signature(method, function)
-        yield "\n\n".join(filter(None, [f"{'#' * (level + 1)} `{name}.{method}`", head, told]))
+        title = f"{'#' * (level + 1)} `{name}.{method}`"
+        yield "\n\n".join(filter(None, [indexed(method, name), title, head, told]))
 
 
 def _is_ours(value: type, method: str) -> bool:

@@ -117,9 +117,12 @@ INSTALL = re.compile(r"pip install ((?:[^\n`\\]|\\\n)+)")
 
 
 def installs_of(page: Path) -> list[list[str]]:
-    """What each `pip install` on a page installs, without options."""
+    """What each `pip install` on a page installs from a checkout or the public index, without options."""
     commands = [command.replace("\\\n", " ") for command in INSTALL.findall(page.read_text())]
-    return [[word for word in shlex.split(line, comments=True) if not word.startswith("-")] for line in commands]
+    words = [shlex.split(line, comments=True) for line in commands]
+    # Nobody else can put a package where these look.
+    public = [line for line in words if not {"--no-index", "--index-url"} & {*line}]
+    return [[word for word in line if not word.startswith("-")] for line in public]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -142,6 +145,12 @@ def test_install_lines_name_what_is_there(page: Path) -> None:
             ]
             needed = {Requirement(line).name for line in lines} & set(siblings)
             assert needed <= set(named), f"{page.name}: {name} needs {sorted(needed - set(named))}"
+
+
+def test_a_name_is_taken_from_no_public_index(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("`pip install --find-links F gowork-all`, `pip install --no-index --find-links F gowork-all`")
+    assert installs_of(page) == [["F", "gowork-all"]]
 
 
 def test_the_install_lines_are_seen() -> None:

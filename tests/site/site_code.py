@@ -1,4 +1,4 @@
-"""Reads the code of pages: blocks with their language, and whether a page says that a block is not run."""
+"""Reads the code of pages: blocks with their language, whether a page says that one is not run, and code in text."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ _BLOCK = re.compile(
     r"(?:^<!-- not run: (?P<why>[^\n]+) -->\n+)?^(?P<indent> *)```(?P<language>\w+)\n(?P<text>.*?)^(?P=indent)```$",
     re.MULTILINE | re.DOTALL,
 )
+#: Lines with four blanks before them, or six in a list, after an empty line.
+_INDENTED = re.compile(r"(?<=\n\n)((?: {4,8}(?![-|] )\S[^\n]*\n)(?: {4}[^\n]*\n)*)", re.MULTILINE)
+_SPAN = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 
 
 @dataclass(frozen=True)
@@ -52,3 +55,10 @@ def blocks(page: Path) -> list[Block]:
         Block(found["language"], textwrap.dedent(found["text"]), found["why"] or "")
         for found in _BLOCK.finditer(page.read_text(encoding="utf-8"))
     ]
+
+
+def other_code(page: Path) -> tuple[list[Block], list[Block]]:
+    """The code of a page that has no language: blocks that are indented, and what stands in a line of text."""
+    text = _BLOCK.sub("", page.read_text(encoding="utf-8"))
+    indented = [Block("", textwrap.dedent(found[1])) for found in _INDENTED.finditer(text)]
+    return indented, [Block("", " ".join(found.split())) for found in _SPAN.findall(_INDENTED.sub("", text))]

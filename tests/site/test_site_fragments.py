@@ -57,6 +57,7 @@ SHELL_RUN_BY = {
     "docs/proxies.md": "tests/e2e/test_e2e_proxies.py",
     "docs/tracing.md": "tests/tracing/test_tracing_page.py",
     "docs/tutorial.md": "tests/site/test_site_code.py",
+    "packages/gowork-all/README.md": "tests/site/test_site_code.py",
 }
 #: {page with commands whose options alone are checked: why they are not run as they stand}. Tests run each of these
 #: commands with other values.

@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import site_links
 import site_pages
+import site_sources
 from build_site import generated, list_versions
 
 from gowork.cli import manual
 
 ROOT = Path(__file__).parents[2]
-SELECTOR = site_pages.HERE / "static/version-selector.js"
-KNOWN = frozenset({"README.md", "docs/tls.md", "docs/access.md", "deploy/README.md"})
+SELECTOR = site_pages.HERE / "selector/version-selector.js"
+SOURCES = {"sources/deploy/nginx.md", "sources/buf.yaml.md"}
+KNOWN = frozenset({"README.md", "docs/tls.md", "docs/access.md", "deploy/README.md"} | SOURCES)
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +28,11 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sources")
     site_pages.lay_out(folder, generated())
     return folder
+
+
+def _pages(sources: Path) -> list[Path]:
+    """All pages but those of files."""
+    return [page for page in sources.rglob("*.md") if page.relative_to(sources).parts[0] != "sources"]
 
 
 def test_every_page_of_the_repository_is_in_the_navigation() -> None:
@@ -36,7 +44,7 @@ def test_every_page_of_the_repository_is_in_the_navigation() -> None:
 
 
 def test_the_command_line_knows_every_page(sources: Path) -> None:
-    pages = {str(page.relative_to(sources).with_suffix("")) for page in sources.rglob("*.md")}
+    pages = {str(page.relative_to(sources).with_suffix("")) for page in _pages(sources)}
     told = {page for page in pages if not re.search(r"CHANGELOG$|decisions/\d", page)} - {"README"}
     assert {*manual.PAGES.values()} == told, "name it in gowork/cli/manual.py"
     assert len(manual.PAGES) == len(told), "two pages have one name"
@@ -58,7 +66,72 @@ def test_every_link_between_pages_leads_to_one(sources: Path) -> None:
 
 def test_the_first_page_leads_to_all_others(sources: Path) -> None:
     shown = (sources / "index.md").read_text().splitlines()
-    assert {str(page.relative_to(sources)) for page in sources.rglob("*.md")} - {"index.md"} <= {*shown}
+    assert {str(page.relative_to(sources)) for page in _pages(sources)} - {"index.md"} <= {*shown}
+
+
+def test_each_page_has_a_title_of_its_own(sources: Path) -> None:
+    titles = [re.search(r"^# (.+)$", page.read_text(), re.MULTILINE) for page in sources.rglob("*.md")]
+    counted = Counter(found and found[1] for found in titles)
+    assert [title for title, times in counted.items() if times > 1 or not title] == []
+
+
+def test_the_files_that_pages_name_are_in_the_site(sources: Path) -> None:
+    text = "".join(page.read_text() for page in _pages(sources))
+    paths = re.findall(rf"\]\({re.escape(site_pages.repository())}/(?:blob|tree)/main/([^)#\s]+)", text)
+    assert [path for path in paths if (ROOT / path).exists()] == []
+    for example in ("embedding/script.py", "embedding/flask_app.py", "node-worker/worker.js"):
+        assert (ROOT / "examples" / example).read_text().strip() in (
+            sources / f"sources/examples/{example}.md"
+        ).read_text()
+    assert (
+        "[deploy/systemd/gowork-leader.service](../../sources/deploy/systemd/gowork-leader.service.md)"
+        in (sources / "sources/deploy/systemd.md").read_text()
+    )
+
+
+def test_a_file_without_text_or_too_long_is_a_link_to_the_repository(tmp_path: Path) -> None:
+    (tmp_path / "folder/__pycache__").mkdir(parents=True)
+    (tmp_path / "folder/__pycache__/made.py").write_text("1\n")
+    (tmp_path / "folder/empty").touch()
+    (tmp_path / "folder/picture").write_bytes(b"\xff")
+    (tmp_path / "folder/long").write_text("x" * (site_sources.SOURCE_BYTES_MAX + 1))
+    (tmp_path / "folder/full").write_text("x" * site_sources.SOURCE_BYTES_MAX)
+    assert {*site_sources.pages(tmp_path, ["folder"], "REPOSITORY")} == {"sources/folder.md", "sources/folder/full.md"}
+    assert site_sources.pages(tmp_path, ["folder/picture"], "REPOSITORY") == {}
+
+
+def test_a_file_with_a_fence_is_one_block(tmp_path: Path) -> None:
+    (tmp_path / "page.py").write_text('"""```python\n1\n```"""\n')
+    (text,) = site_sources.pages(tmp_path, ["page.py"], "REPOSITORY").values()
+    assert '````python\n"""```python\n1\n```"""\n````\n' in text
+
+
+def test_a_notebook_is_shown_by_its_cells(sources: Path) -> None:
+    text = (sources / "sources/examples/embedding/notebook.ipynb.md").read_text()
+    assert "```python\nfrom gowork.worker import handler\n" in text
+    assert '"cell_type"' not in text
+
+
+def test_a_site_of_one_version_has_no_selector() -> None:
+    assert not (site_pages.HERE / "static" / SELECTOR.name).exists()
+    assert "html_static_path=static,selector" in (site_pages.HERE / "build_site.py").read_text()
+
+
+@pytest.mark.parametrize(
+    "page", sorted([*ROOT.glob("p*/*/README.md"), ROOT / "README.md"]), ids=lambda page: page.parent.name
+)
+def test_each_page_that_installs_from_a_checkout_says_how_else(page: Path) -> None:
+    assert "./packages/" in page.read_text()
+    assert "docs/releases.md#how-to-install)" in page.read_text()
+
+
+def test_every_extra_is_told_with_what_it_brings() -> None:
+    text = (ROOT / "docs/releases.md").read_text()
+    for path in ROOT.glob("packages/*/pyproject.toml"):
+        project = tomllib.loads(path.read_text())["project"]
+        # What gowork-base has are the parts of the others.
+        for extra in project.get("optional-dependencies", {}) if project["name"] != "gowork-base" else ():
+            assert f"`{project['name']}[{extra}]`" in text
 
 
 def test_a_generated_page_outside_of_the_navigation_is_refused(tmp_path: Path) -> None:
@@ -80,6 +153,9 @@ def test_a_page_that_is_not_there_is_refused(tmp_path: Path) -> None:
         ("#here", "#here"),
         ("https://example.org/x.md", "https://example.org/x.md"),
         ("../deploy/systemd", "REPOSITORY/tree/main/deploy/systemd"),
+        ("../deploy/nginx", "../sources/deploy/nginx.md"),
+        ("REPOSITORY/blob/main/noxfile.py#L7", "REPOSITORY/blob/main/noxfile.py#L7"),
+        ("REPOSITORY/blob/main/buf.yaml#L7", "../sources/buf.yaml.md"),
         ("../noxfile.py", "REPOSITORY/blob/main/noxfile.py"),
         ("REPOSITORY/blob/main/docs/tls.md#files", "../docs/tls.md#files"),
         ("REPOSITORY/tree/main/deploy/systemd", "REPOSITORY/tree/main/deploy/systemd"),
@@ -101,6 +177,15 @@ def test_links_in_code_stay_as_they_are() -> None:
 
 def test_a_drawing_stays_text_because_its_program_comes_from_elsewhere() -> None:
     assert site_pages.linked("```mermaid\na --> b\n```\n", "docs/access.md", KNOWN) == "```text\na --> b\n```\n"
+
+
+def test_a_drawing_of_states_becomes_a_table() -> None:
+    states = "    [*] --> NEW: submit\n    NEW --> OLD: grant (a fence)\n    OLD --> [*]: purge\n"
+    page = f"```mermaid\nstateDiagram-v2\n{states}```\n"
+    assert site_pages.linked(page, "docs/access.md", KNOWN) == (
+        "| from | to | when |\n|---|---|---|\n| (new) | NEW | submit |\n| NEW | OLD | grant (a fence) |\n"
+        "| OLD | (removed) | purge |\n"
+    )
 
 
 #: What a page loads from other sites.

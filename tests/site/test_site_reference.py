@@ -9,8 +9,11 @@ import re
 import pytest
 import site_api
 import site_commands
+import site_pages
 import site_rpcs
 import site_text
+
+from gowork.cli import manual
 
 API = site_api.pages()
 COMMANDS = site_commands.commands_page()
@@ -48,6 +51,15 @@ def test_a_method_is_described_with_its_arguments_and_what_it_raises() -> None:
     assert "**Raises**\n\n- " in entry
 
 
+def test_the_index_has_each_public_name_and_method() -> None:
+    page = API["reference/api/gowork.client.md"]
+    for name in ("Client (gowork.client)", "schedule (Client)", "RetryPolicy (gowork.client)"):
+        assert f"\n```{{index}} single: {name}\n```\n\n##" in page
+    listed = re.findall(r"^#{2,3} `(.+)`$", page, re.MULTILINE)
+    elsewhere = page.count("\n\nIt is described in [")
+    assert page.count("\n```{index} ") == len(listed) - elsewhere
+
+
 def test_a_field_is_described_by_the_comment_above_it() -> None:
     entry = API["reference/api/gowork.client.md"].partition("## `Activity`")[2]
     assert "- `version` (`str`): The version of gowork-leader." in entry
@@ -62,6 +74,12 @@ def test_every_command_is_shown_with_its_help() -> None:
     assert {"gowork", "gowork add", "gowork queues set", "gowork leader", "gowork worker", "gowork plugin new"} <= paths
     for path in paths:
         assert re.search(rf"^#+ {re.escape(path)}\n\n```text\nUsage: {re.escape(path)}\b", COMMANDS, re.MULTILINE), path
+
+
+def test_help_leads_to_the_pages_of_the_installed_version_and_not_to_the_repository() -> None:
+    assert site_pages.repository() not in COMMANDS
+    named = re.findall(r"gowork docs ([a-z][\w.-]+)", COMMANDS)
+    assert {"protocol"} <= {*named} <= {*manual.PAGES}
 
 
 @pytest.mark.parametrize("command", [site_commands.leader, site_commands.worker], ids=["leader", "worker"])

@@ -134,3 +134,4 @@ def test_without_a_browser_the_address_is_told(tmp_path: Path) -> None:
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 1
     assert f"no browser could be opened; the page is at {SITE}/{__version__}/docs/tutorial.html" in done.stderr
+    assert "--path DIR, or GOWORK_DOCS=DIR, takes a built site instead" in done.stderr

@@ -13,6 +13,9 @@ from gowork.cli._version import __version__
 from gowork.cli.options import CommonOptions, OutputFormat, common_options, pass_common
 from gowork.cli.output import console, plain, table, write_record, write_records
 
+#: What the error says on a machine without a browser, which may have no network either.
+_WITHOUT_NETWORK = ". --path DIR, or GOWORK_DOCS=DIR, takes a built site instead, which needs no network"
+
 
 @click.command(
     short_help="Open the documentation of this version.",
@@ -56,7 +59,8 @@ def docs(common: CommonOptions, page: str | None, path: Path | None, *, is_print
     elif is_printed:
         click.echo(url)
     elif not webbrowser.open(url):
-        raise click.ClickException(f"no browser could be opened; the page is at {url}")
+        elsewhere = "" if path is not None else _WITHOUT_NETWORK
+        raise click.ClickException(f"no browser could be opened; the page is at {url}{elsewhere}")
 
 
 def _list(site: str, output: OutputFormat) -> None:

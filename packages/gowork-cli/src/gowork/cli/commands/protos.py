@@ -35,8 +35,8 @@ Examples:
   protoc -I protos --python_out=gen $(find protos -name '*.proto')
 
 \b
-The protos' comments are the reference. What a worker must do, message by message, is in
-https://github.com/gowork/gowork/blob/main/docs/protocol.md. `gowork worker-check` checks a worker.""",
+The protos' comments are the reference. What a worker must do, message by message, is on
+the page that `gowork docs protocol` opens. `gowork worker-check` checks a worker.""",
 )
 @click.option(
     "--out",

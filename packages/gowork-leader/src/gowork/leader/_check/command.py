@@ -33,8 +33,8 @@ Examples:
 \b
 The worker needs a handler "echo", which returns its payload. Some rules also need
 a handler "sleep", which takes as many milliseconds as its payload says and can be
-cancelled. --echo and --sleep name other handlers. Why each rule is there is said in
-https://github.com/gowork/gowork/blob/main/docs/protocol.md.
+cancelled. --echo and --sleep name other handlers. `gowork docs protocol`
+opens the page that says why each rule is there.
 
 \b
 Exit codes: 0 the worker keeps every rule that was tried; 1 it does not; 2 wrong usage.""",
