@@ -49,8 +49,8 @@ def new(*, name: str, directory: Path | None) -> None:
 Next:
   cd {shlex.quote(str(folder))}
   python3 -m pip install -e '.[test]' && python3 -m pytest
-  gowork-worker                       # offers the handler {names.plugin} to a leader on this machine
-  gowork add --handler {names.plugin} '{{"text": "tick", "times": 3}}' --wait"""
+  gowork up                           # runs a leader, and a worker with the handler {names.plugin}, until Ctrl-C
+  gowork add --handler {names.plugin} '{{"text": "tick", "times": 3}}' --wait    # in another terminal"""
     )
 
 
