@@ -273,9 +273,7 @@ def test_a_plugin_that_ends_its_process_hides_no_other(
 def test_plugins_with_errors_are_listed_and_exit_with_one() -> None:
     listed = CliRunner().invoke(plugins_command.main, ["--plugin", "nobody", "--output", "jsonl"])
     assert listed.exit_code == 1
-    (error,) = json.loads(listed.output)["errors"]
-    assert error.startswith("no plugin of this name is installed; installed are ")
-    assert "echo" in error
+    assert json.loads(listed.output)["errors"] == ["no plugin of this name is installed"]
 
 
 def test_console_script_and_command_are_entry_points() -> None:

@@ -314,6 +314,8 @@ def test_a_plugin_that_is_not_installed_is_said() -> None:
     assert told.exit_code == 1
     assert "FAULT" in told.output
     assert "no plugin of this name is installed" in told.output
+    assert "installed are " in told.output
+    assert "echo" in told.output
     assert "ok" not in told.output.split()
 
 

@@ -13,8 +13,10 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from gowork.base import extensions
 from gowork.proto.limits import HANDLER_DESCRIPTION_BYTES_MAX
-from gowork.worker._authoring.probe import Found, Request
+from gowork.worker._authoring.probe import BUILT_IN, Found, Request
+from gowork.worker._core.plugins import ENTRY_POINT_GROUP
 
 #: How long a probe may take besides the time that loading and a run may take, in seconds.
 PROBE_SECONDS = 5.0
@@ -73,6 +75,10 @@ class Check:
             return
         slow = [f"it takes {found.seconds:.1f} s; --load-seconds allows {self._load_seconds:g}"]
         faults = [*found.faults, *(slow if found.seconds > self._load_seconds else [])]
+        if not found.names and not self._is_module:
+            known = sorted({BUILT_IN, *(point.name for point in extensions.installed(ENTRY_POINT_GROUP))})
+            more = f" and {len(known) - _NAMED_MAX} more" if len(known) > _NAMED_MAX else ""
+            faults.append(f"installed are {', '.join(known[:_NAMED_MAX])}{more}")
         yield Result("load", "", faults, f"{_counted(len(found.handlers))} in {found.seconds:.2f} s")
         if not found.handlers and found.faults:
             # Nothing is there of which the other checks could say that it is right.

@@ -34,7 +34,7 @@ from gowork.worker.testing._noting import Token
 from gowork.worker.testing._run import RunOptions, plan_of, run_plan
 
 #: The plugin that is no entry point.
-_BUILT_IN = "echo"
+BUILT_IN = "echo"
 #: How often it is looked whether the loop moves, in seconds; and in how many looks one after the other a handler may
 #: not have waited. Looks are counted rather than time: a look needs the interpreter lock, which a thread keeps while
 #: the machine lets it wait for a processor. So that a busy machine is not the handler's fault.
@@ -213,7 +213,7 @@ def _modules(request: Request) -> list[str]:
     """Returns the modules that have the handlers of the plugin."""
     if request.is_module:
         return [request.plugin]
-    if request.plugin == _BUILT_IN:
+    if request.plugin == BUILT_IN:
         return [echo.__name__]
     return [
         point.value.partition(":")[0]

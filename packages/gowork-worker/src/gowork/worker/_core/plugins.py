@@ -19,7 +19,6 @@ from typing import Any
 import pluggy
 
 from gowork.base import extensions
-from gowork.base.suggestions import meant
 from gowork.worker import hookspecs
 from gowork.worker._core import echo
 from gowork.worker._core.calls import Handler
@@ -33,8 +32,6 @@ from gowork.worker.errors import PluginError
 ENTRY_POINT_GROUP = "gowork.plugins"
 #: What stands in place of a plugin's name for handlers that were given in code.
 IN_CODE = "(code)"
-#: How many installed plugins an error names.
-_NAMED_MAX = 10
 #: The one hook that is called for one plugin alone, when that is loaded.
 _REGISTERING = "gowork_register_handlers"
 #: The names of all hooks.
@@ -89,7 +86,7 @@ def load(selection: Selection, functions: Iterable[Callable[..., Any]] = ()) -> 
     sources = _told_apart([*_installed(wanted), *_named(selection, functions)])
     for name in wanted or ():
         if not any(source.is_wanted(name) for source in sources):
-            loader.errors.append(PluginError(name, f"no plugin of this name is installed{_known(name)}"))
+            loader.errors.append(PluginError(name, "no plugin of this name is installed"))
     for source in sources:
         if selection.only is None or source.name in selection.only:
             loader.add(source)
@@ -134,13 +131,6 @@ def _installed(wanted: Sequence[str] | None) -> Iterator[_Source]:
     for source in found:
         if wanted is None or any(source.is_wanted(name) for name in wanted):
             yield source
-
-
-def _known(name: str) -> str:
-    """Returns the end of an error about an unknown plugin: similar names, or those that are installed."""
-    known = sorted({source.name for source in _installed(None)})
-    more = f" and {len(known) - _NAMED_MAX} more" if len(known) > _NAMED_MAX else ""
-    return meant(name, known) or f"; installed are {', '.join(known[:_NAMED_MAX])}{more}"
 
 
 def _named(selection: Selection, functions: Iterable[Callable[..., Any]]) -> Iterator[_Source]:
