@@ -103,8 +103,8 @@ class Check:
             for payload in payloads:
                 yield from self._try(name, payload, is_async=name in found.asyncs)
         for name in dict.fromkeys(name for name, _ in self._tries if name not in found.handlers):
-            known = ", ".join([*found.handlers][:_NAMED_MAX]) + (", …" if len(found.handlers) > _NAMED_MAX else "")
-            yield Result("runs", name, [f"the plugin has no such handler; it has {known}"])
+            offered = ", ".join([*found.handlers][:_NAMED_MAX]) + (", …" if len(found.handlers) > _NAMED_MAX else "")
+            yield Result("runs", name, [f"the plugin has no such handler; it has {offered}"])
 
     def _try(self, name: str, payload: str, *, is_async: bool) -> Iterator[Result]:
         run, _ = self._probe("run", name, payload)
