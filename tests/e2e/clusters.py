@@ -24,11 +24,12 @@ MISUSED_SECONDS = 60
 
 @dataclass(frozen=True)
 class RunningLeader:
-    """A leader's addresses, as HOST:PORT, and its process."""
+    """A leader's addresses, as HOST:PORT, its store, and its process."""
 
     cluster: str
     scheduler: str
     http: str
+    store: str
     process: subprocess.Popen[str]
 
 

@@ -165,15 +165,15 @@ def test_a_key_of_another_authority_is_refused(tmp_path: Path, folder: Path) -> 
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("")
-    assert refused("init", file) == f"Error: can't make the folder {file}: it is a file"
+    assert refused("init", file) == f"gowork: can't make the folder {file}: it is a file"
     assert refused("init", file / "in it").endswith("Not a directory")
     assert f"{file} is no folder" in refused("make", file, "client", "n")
 
 
 @pytest.mark.skipif(not KERNELS.is_dir(), reason="Linux alone has /sys")
 def test_where_nobody_may_write_is_said_in_a_line() -> None:
-    assert refused("init", KERNELS / "certs").startswith(f"Error: can't make the folder {KERNELS / 'certs'}: ")
-    assert refused("init", KERNELS).startswith(f"Error: can't write into {KERNELS}: ")
+    assert refused("init", KERNELS / "certs").startswith(f"gowork: can't make the folder {KERNELS / 'certs'}: ")
+    assert refused("init", KERNELS).startswith(f"gowork: can't write into {KERNELS}: ")
 
 
 def test_without_room_nothing_is_left(tmp_path: Path) -> None:
@@ -189,5 +189,5 @@ def test_without_room_nothing_is_left(tmp_path: Path) -> None:
         timeout=60,
         check=False,
     )
-    assert (told.returncode, told.stderr) == (1, f"Error: can't write into {tmp_path}: File too large\n")
+    assert (told.returncode, told.stderr) == (1, f"gowork: can't write into {tmp_path}: File too large\n")
     assert os.listdir(tmp_path) == []

@@ -13,7 +13,7 @@ import pytest
 
 from gowork.cli import checkup, own_machine
 from gowork.cli.checkup import Checked, State
-from gowork.client import LeaderInfo, Liveness, Member, MemberKind
+from gowork.client import LeaderInfo, Liveness, Member, MemberKind, Plugin
 
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
 
@@ -25,10 +25,17 @@ def leader(
 
 
 def member(
-    name: str, *, version: str = "0.2.0", liveness: Liveness = Liveness.LIVE, errors: Iterable[str] = ()
+    name: str,
+    *,
+    version: str = "0.2.0",
+    liveness: Liveness = Liveness.LIVE,
+    errors: Iterable[str] = (),
+    plugins: Iterable[Plugin] = (Plugin("echo", "0.2.0"),),
 ) -> Member:
     kind = MemberKind.SESSION
-    return Member(name, "", "alive, idle", liveness, kind, 4, 0, (), {}, version, NOW, NOW, tuple(errors))
+    return Member(
+        name, "", "alive, idle", liveness, kind, 4, 0, (), {}, version, NOW, NOW, tuple(errors), tuple(plugins)
+    )
 
 
 def states(found: Iterable[Checked]) -> dict[str, State]:
@@ -74,6 +81,27 @@ def test_all_parts_are_compared_with_the_leader_that_answered() -> None:
         "leader two": State.FINDING,
         "worker a": State.OK,
     }
+
+
+@pytest.mark.parametrize(("version", "state"), [("1.0", State.SKIPPED), ("v7", State.SKIPPED), ("0.2.9", State.OK)])
+def test_a_worker_of_another_language_has_a_version_of_its_own(version: str, state: State) -> None:
+    found = checkup.versions("0.2.0", "0.2.0", [], [member("a", version=version, plugins=())])
+    assert states(found)["worker a"] is state
+
+
+@pytest.mark.parametrize(
+    ("liveness", "is_compared"),
+    [
+        (Liveness.LIVE, True),
+        (Liveness.DRAINING, True),
+        (Liveness.BLOCKED, True),
+        (Liveness.LOST, False),
+        (Liveness.LEFT, False),
+    ],
+)
+def test_versions_of_connected_workers_alone_are_compared(liveness: Liveness, is_compared: bool) -> None:
+    found = states(checkup.versions("0.2.0", "0.2.0", [], [member("a", version="1.0", liveness=liveness)]))
+    assert found.get("worker a") is (State.FINDING if is_compared else None)
 
 
 def test_packages_of_one_environment_have_the_same_first_two_numbers() -> None:

@@ -150,7 +150,7 @@ class TestAddFile:
     ) -> None:
         lines = "".join(json.dumps({"payload": "p", "in": "1h"}) + "\n" for _ in range(3)) + "{\n"
         result = gowork("add", "--file", "-", "--queue", mark, "-o", form, input=lines)
-        assert result.exit_code == 1
+        assert result.exit_code == 2
         assert "3 tasks are scheduled" in result.stderr
         listed = {record["id"] for record in records(gowork("tasks", "--queue", mark, "-o", "jsonl").stdout)}
         if form == "table":
@@ -198,7 +198,8 @@ class TestAddFile:
     )
     def test_a_line_at_fault_is_named(self, gowork, line: str, words: str) -> None:
         result = gowork("add", "--file", "-", input=f'{{"payload": "fine"}}\n{line}\n')
-        assert result.exit_code in (1, 2)
+        assert result.exit_code == 2
+        assert result.stderr.splitlines()[-1].startswith("gowork: ")
         assert words in result.stderr
 
 
@@ -278,7 +279,7 @@ class TestLooking:
 
     def test_a_payload_is_checked_before_it_is_sent(self, gowork, mark: str) -> None:
         refused = gowork("add", mark, "two", "--handler", "double")
-        assert refused.exit_code != 0
+        assert (refused.exit_code, refused.stderr.startswith("gowork: the handler 'double'")) == (2, True)
         assert "the handler 'double' does not take this: payload: it is not JSON" in refused.stderr
         assert "--no-check" in refused.stderr
         assert gowork("show", mark).exit_code == 1
@@ -291,7 +292,7 @@ class TestLooking:
     def test_payloads_of_a_file_are_checked_before_they_are_sent(self, gowork, mark: str) -> None:
         lines = "".join(json.dumps({"payload": payload}) + "\n" for payload in (1, 2, "two", 3))
         refused = gowork("add", "--file", "-", "--handler", "double", "--queue", mark, input=lines)
-        assert refused.exit_code == 1
+        assert refused.exit_code == 2
         assert "2 tasks are scheduled, all of the lines before line 3" in refused.stderr
         assert "line 3: the handler 'double' does not take this: payload: it is not JSON" in refused.stderr
         sent = gowork("add", "--file", "-", "--handler", "double", "--no-check", "--wait", input=lines)

@@ -113,4 +113,4 @@ def test_a_backup_that_cannot_be_written_is_told_by_the_name_that_was_given(gowo
     file = tmp_path / "missing" / "gowork.backup"
     result = gowork("store", "backup", str(file))
     assert result.exit_code == 1
-    assert result.stderr == f"Error: {file} can't be written: No such file or directory\n"
+    assert result.stderr == f"gowork: {file} can't be written: No such file or directory\n"

@@ -83,6 +83,7 @@ def test_each_payload_is_checked_by_its_own_handler_and_all_before_a_wrong_one_i
     of_all = [(str(number), "double", "<2") for number in range(1, 6)]
     assert checked == [*of_all, ("x", "shout", ">=2"), ("wrong", "double", "")]
     words = told(read, capsys)
+    assert "tail -n +7 FILE | gowork add --handler double --file -" in words
     assert "6 tasks are scheduled, all of the lines before line 7" in words
     assert "line 7: the handler 'double' does not take this: payload: 'wrong'" in words
 
@@ -154,6 +155,8 @@ def test_all_before_a_task_that_the_leader_refuses_is_scheduled(capsys: pytest.C
     assert ids == names(4)
     assert set(names(4)) <= set(client.scheduled)
     assert "line 5: the task.id: is taken" in told(lines, capsys)
+    # The line is right, so this is no wrong usage.
+    assert getattr(lines.fault, "exit_code", None) == 1
 
 
 def test_what_may_be_scheduled_is_told_when_the_leader_goes(capsys: pytest.CaptureFixture[str]) -> None:

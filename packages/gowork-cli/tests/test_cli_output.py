@@ -13,11 +13,12 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
+from gowork.cli.commands.members import _members_table
 from gowork.cli.options import OutputFormat
 from gowork.cli.output import ago, console, harmless, local, never_refuse, plain, table, write_record, write_records
 from gowork.cli.records import task_record
 from gowork.cli.tables import tasks_table
-from gowork.client import TaskInfo, TaskStatus, TaskView
+from gowork.client import Liveness, Member, MemberKind, TaskInfo, TaskStatus, TaskView
 from gowork.client._responses import task_info
 from gowork.proto.scheduler.v1 import scheduler_pb2
 
@@ -160,3 +161,13 @@ class TestFailedWrites:
 
     def test_no_stream_at_all_does_no_harm(self) -> None:
         assert run_gowork("$GOWORK completion bash <&- >&- 2>&-").returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "shown"), [("left, unknown", "left"), ("unknown, unknown", "unknown"), ("alive, idle", "alive, idle")]
+)
+def test_of_a_worker_that_is_gone_no_word_says_that_nothing_is_known(status: str, shown: str) -> None:
+    kind, liveness = MemberKind.SESSION, Liveness.LEFT
+    table = _members_table([Member("a", "", status, liveness, kind, 4, 0, (), {}, "", None, None, ())])
+    (column,) = [each for each in table.columns if each.header == "STATUS"]
+    assert [str(cell) for cell in column.cells] == [shown]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import click
 import pytest
 
+from gowork.cli.group import Refused
 from gowork.cli.payload_checks import WARNINGS_MAX, PayloadChecks
 from gowork.client import InvalidArgument
 
@@ -31,7 +31,7 @@ def test_what_a_schema_or_a_name_says_is_shown_with_escapes(capsys: pytest.Captu
     PayloadChecks(client).check("x", "h", "\u202e\x1b[31m")
     assert capsys.readouterr().err == "gowork: no worker has the handler 'h' now\\u202e\\x1b[31m\n"
     refusing: Any = RefusingClient()
-    with pytest.raises(click.ClickException, match=re.escape(r"'a\u202eb\x1b[31m'")) as caught:
+    with pytest.raises(Refused, match=re.escape(r"'a\u202eb\x1b[31m'")) as caught:
         PayloadChecks(refusing).check("x", "h")
     assert caught.value.message.isprintable()
 

@@ -40,7 +40,8 @@ def test_a_queue_that_nobody_knows_is_not_paused(gowork, queue: str) -> None:
     gowork("queues", "set", queue, "--weight", "2")
     slip = f"{queue}x"
     refused = gowork("queues", "pause", slip)
-    assert refused.exit_code == 1, refused.stderr
+    assert refused.exit_code == 2, refused.stderr
+    assert refused.stderr.startswith("gowork: the queue ")
     assert f"did you mean '{queue}'?" in refused.stderr
     assert "--new" in refused.stderr
     assert slip not in [row["name"] for row in json.loads(gowork("queues", "-o", "json").stdout)]

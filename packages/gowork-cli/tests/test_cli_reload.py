@@ -269,3 +269,19 @@ async def test_an_installed_plugin_that_is_broken_keeps_no_new_code_away() -> No
     await _check_modules(["a"], cast("Nursery", LoadingNursery()))
     with pytest.raises(ReloadError, match="--import installed does not load: no"):
         await _check_modules(["a", "installed"], cast("Nursery", LoadingNursery()))
+
+
+async def test_new_code_with_one_unusable_handler_is_run_for_the_others() -> None:
+    class Loads(Killed):
+        code = 0
+
+        async def lines(self) -> list[dict[str, object]]:
+            return [{"plugin": "a", "handlers": [{"name": "usable"}], "errors": ["handler 'b' takes (c, d, e)"]}]
+
+    class LoadingNursery(KilledNursery):
+        async def start(self, *_: object) -> Killed:
+            return Loads()
+
+    assert await _check_modules(["a"], cast("Nursery", LoadingNursery())) == [
+        "--import a: handler 'b' takes (c, d, e); its other handlers are offered"
+    ]

@@ -16,6 +16,7 @@ import pytest
 from gowork.base.key_files import write_file
 from gowork.cli.commands.up import _worker_pages
 from gowork.cli.processes import _write
+from gowork.client import Client
 
 FREE_PORTS = (
     *("--cluster-listen", "127.0.0.1:0"),
@@ -131,7 +132,8 @@ def test_a_port_that_is_taken_is_one_clear_error(tmp_path: Path, taken_address: 
         text=True,
     )
     assert done.returncode == 1
-    assert taken_address in done.stderr
+    assert f"{taken_address}: Address already in use" in done.stderr
+    assert "Choose another port by --scheduler-listen" in done.stderr
     assert "the leader could not start" in done.stderr
     # Two lines for two causes; none of gRPC's own.
     assert len(done.stderr.splitlines()) == 2
@@ -159,6 +161,7 @@ def test_for_people_it_says_where_all_is_and_what_to_do_next(tmp_path: Path) -> 
     address = text.split("export GOWORK_LEADER=")[1].split()[0]
     assert f"leader    {address} for clients" in text
     assert "gowork add 'some work' --wait" in text
+    assert f"tasks     kept in {tmp_path / 'gowork.db'}\n" in text
 
 
 @pytest.mark.parametrize(
@@ -207,8 +210,38 @@ def test_an_import_that_does_not_load_ends_it_with_1_and_names_the_line(
     )
     assert (done.returncode, done.stdout) == (1, "")
     error = done.stderr.splitlines()[-1]
-    assert error.startswith("Error: --import cli_test_broken does not load: ")
+    assert error.startswith("gowork: --import cli_test_broken does not load: ")
     assert words in error
+
+
+HALF_USABLE = """
+from gowork.worker import handler
+
+@handler
+def usable(n: int) -> int:
+    return n + 1
+
+@handler
+def unusable(a, b, c): ...
+"""
+
+
+def test_a_module_with_a_handler_that_is_unusable_is_run_for_the_others(up_in, invoke, tmp_path: Path) -> None:
+    (tmp_path / "cli_test_half.py").write_text(HALF_USABLE)
+    with up_in(tmp_path, "--import", "cli_test_half", "--log-level", "error") as up:
+        assert invoke(["--leader", up.scheduler, "add", "1", "--handler", "usable", "--wait"]).stdout == "2\n"
+        up.stop()
+        (told,) = [line for line in up.process.stderr if line.startswith("gowork: --import")]
+    assert told.startswith("gowork: --import cli_test_half: HandlerDefinitionError: handler 'unusable' takes (a, b, c)")
+    assert told.endswith("; its other handlers are offered\n")
+
+
+def test_of_the_installed_plugins_those_that_are_named_alone_are_loaded(up_in, tmp_path: Path) -> None:
+    with up_in(tmp_path, "--plugin", "echo", "--plugin", "python") as up:
+        with Client(up.scheduler, keys="") as client:
+            (member,) = client.members()
+        up.stop()
+    assert {plugin.name for plugin in member.plugins} == {"echo", "python", "cli_test_handlers"}
 
 
 def test_an_interrupt_while_it_starts_exits_with_130(tmp_path: Path) -> None:

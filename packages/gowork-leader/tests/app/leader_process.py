@@ -22,11 +22,12 @@ FREE_PORTS = ("--cluster-listen=127.0.0.1:0", "--scheduler-listen=127.0.0.1:0", 
 
 @dataclass(frozen=True)
 class RunningLeader:
-    """Where it serves, as HOST:PORT, and its process."""
+    """Where it serves, as HOST:PORT, where it keeps tasks, and its process."""
 
     cluster: str
     scheduler: str
     http: str
+    store: str
     process: subprocess.Popen[str]
 
     def stop(self) -> tuple[int, str]:

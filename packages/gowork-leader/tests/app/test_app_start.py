@@ -146,6 +146,7 @@ def test_a_port_that_is_taken_is_refused(tmp_path: Path, option: str) -> None:
         code, error = refused_start(tmp_path, f"{option}={address}")
     assert code == 1
     assert f"can't listen on {address}" in message_of(error)
+    assert f"Choose another port by {option}, or 0 for a free one" in message_of(error)
 
 
 def test_two_ports_that_are_the_same_are_refused(tmp_path: Path) -> None:
@@ -436,7 +437,7 @@ async def test_addresses_that_can_not_be_printed_end_no_leader(
     monkeypatch.setattr("sys.stdout", full_disk)
     started: asyncio.Future[Addresses] = asyncio.get_running_loop().create_future()
     started.set_result(Addresses("a:1", "b:2", "c:3"))
-    _print_addresses(started)
+    _print_addresses("", started)
     # What was buffered goes nowhere.
     full_disk.flush()
     assert "addresses can't be printed on standard output" in caplog.text

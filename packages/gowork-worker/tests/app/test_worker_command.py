@@ -75,6 +75,7 @@ def test_a_port_that_is_taken_is_told_in_one_line(option: str) -> None:
         result = invoke("--leader", "127.0.0.1:1", option, f"127.0.0.1:{port}")
     assert (result.exit_code, result.output.count("\n")) == (1, 1)
     assert str(port) in result.output
+    assert ("Choose another port by --http-listen" in result.output) is (option == "--http-listen")
 
 
 def test_each_option_is_a_variable_under_its_own_name(monkeypatch: pytest.MonkeyPatch) -> None:

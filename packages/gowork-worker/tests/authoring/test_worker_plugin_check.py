@@ -44,7 +44,12 @@ def checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def faulty(found: dict[str, list[str]]) -> dict[str, list[str]]:
-    return {check: faults for check, faults in found.items() if faults}
+    """Those that are faults, and not said of what could not be tried."""
+    return {
+        check: faults
+        for check, faults in found.items()
+        if faults and not faults[0].startswith(("it ended (", "not run:"))
+    }
 
 
 def test_a_plugin_without_faults_passes(checked: Any) -> None:
@@ -181,13 +186,93 @@ def test_a_handler_that_does_not_stop_is_named(
     monkeypatch.setattr(check, "PROBE_SECONDS", 2.0)
     body = "    import time\n    while True:\n        time.sleep(0.01)"
     (tmp_path / "plugged.py").write_text(GOOD.replace("async def", kind).replace('    return payload["a"]', body))
-    checking = Check("plugged", is_module=True, tries=(), load_seconds=0.5)
-    assert checking._probe(what, "good", '{"a": 1}')[0] == "it does not end within 2.5 s"
+    checking = Check("plugged", is_module=True, tries=(), load_seconds=0.5, run_seconds=0.5)
+    found, _ = checking._probe(what, "good", '{"a": 1}')
+    told = found if isinstance(found, str) else found.faults[0]
+    assert "not end within" in told
+    assert told.endswith("--run-seconds allows more")
 
 
 def test_a_payload_that_does_not_fit_is_said_and_so_is_a_handler_that_is_not_there(checked: Any) -> None:
     found = checked(GOOD, ("good", '{"a": "x"}'), ("none", ""))
-    assert found["runs"] == ["the plugin has no such handler"]
+    assert found["runs"] == ["the plugin has no such handler; it has good"]
+    assert found["stops when cancelled"] == ["not run: it does not take the payload of --try"]
+    assert found["stops at its time limit"] == ["not run: it does not take the payload of --try"]
+
+
+UNUSABLE = """
+@handler
+def unusable(a, b, c): ...
+"""
+WAITS = GOOD.replace("    return", "    import asyncio; await asyncio.sleep(1)\n    return")
+LOOKS = """
+from gowork.worker import Context, handler
+
+@handler
+def looks(ctx: Context, rounds: int) -> int:
+    for round in range(rounds):
+        if ctx.cancelled:
+            return round
+    return rounds
+"""
+
+
+def test_a_handler_that_is_unusable_is_one_fault_and_the_others_are_tried(checked: Any) -> None:
+    found = checked(WAITS + UNUSABLE, ("good", '{"a": 1}'))
+    assert list(faulty(found)) == ["load"]
+    assert len(found["load"]) == 1
+    assert "stops when cancelled" in found
+
+
+@pytest.mark.parametrize(
+    ("source", "payload", "tried"),
+    [
+        (GOOD, '{"a": 1}', False),
+        (WAITS, '{"a": 1}', True),
+        (LOOKS, "0", False),
+        (LOOKS, "1000", True),
+    ],
+)
+def test_a_run_that_ends_before_it_is_asked_to_stop_does_not_show_that_it_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, payload: str, tried: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "plugged.py").write_text(source)
+    name = "looks" if source is LOOKS else "good"
+    results = {
+        result.check: result
+        for result in Check("plugged", is_module=True, tries=[(name, payload)], load_seconds=5.0).run()
+    }
+    ends = {"stops when cancelled": "cancelled", "stops at its time limit": "timed out"}
+    for title, ended in ends.items():
+        result = results[title]
+        if tried:
+            assert (result.is_skipped, result.faults, result.note) == (False, [], ended)
+        else:
+            assert result.is_skipped
+            assert result.faults[0].startswith("it ended (completed) before ")
+            assert "give a payload that takes longer" in result.faults[0]
+
+
+def test_a_run_may_take_as_long_as_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "plugged.py").write_text(GOOD.replace("    return", "    import time; time.sleep(0.5)\n    return"))
+    faults = {}
+    for seconds in ("0.2", "60"):
+        told = CliRunner().invoke(
+            main,
+            ["check", "--import", "plugged", "--try", "good", '{"a": 1}', "--run-seconds", seconds, "-o", "json"],
+        )
+        faults[seconds] = {result["check"]: result["faults"] for result in json.loads(told.output)}["runs"]
+    assert faults["60"] == []
+    assert "did not end within 0.2 s" in faults["0.2"][0]
+
+
+def test_of_what_a_plugin_prints_the_last_lines_are_shown_whole() -> None:
+    lines = ["x" * 150, "y" * 110, "Error: " + "z" * 90]
+    assert check._end_of("\n".join(lines)) == "…\n" + lines[2]
+    assert check._end_of("a\nb") == "a\nb"
+    assert check._end_of("Error: " + "z" * 300) == "Error: " + "z" * 193 + "…"
 
 
 def test_a_handler_that_awaits_often_does_not_block(checked: Any) -> None:
@@ -229,6 +314,8 @@ def test_a_plugin_that_is_not_installed_is_said() -> None:
     assert told.exit_code == 1
     assert "FAULT" in told.output
     assert "no plugin of this name is installed" in told.output
+    assert "installed are " in told.output
+    assert "echo" in told.output
     assert "ok" not in told.output.split()
 
 

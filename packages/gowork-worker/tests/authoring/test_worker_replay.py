@@ -106,6 +106,15 @@ def finish(cluster: Cluster, payload: object, name: str) -> str:
     return handle.id
 
 
+def test_a_handler_is_replayed_beside_one_that_is_unusable(cluster: Cluster, source: Path) -> None:
+    id = finish(cluster, 21, "replay_double")
+    source.write_text(SOURCE + "\n\n@handler\ndef replay_unusable(a, b, c): ...\n")
+    sys.modules.pop(MODULE, None)
+    result = local(id)
+    assert result.exit_code == 0, result.output
+    assert "as recorded" in result.output or "42" in result.output
+
+
 def test_a_completed_task_runs_here_and_is_compared(cluster: Cluster) -> None:
     id = finish(cluster, 21, "replay_double")
     result = local(id)

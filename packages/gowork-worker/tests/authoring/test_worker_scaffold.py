@@ -11,6 +11,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import CliRunner
 from packaging.requirements import Requirement
 
@@ -83,6 +84,12 @@ def test_its_tests_pass_and_its_metadata_are_right(name: str, tmp_path: Path) ->
     for path in (tmp_path / "new").rglob("*.py"):
         ast.parse(path.read_text())
     assert "$" not in (tmp_path / "new/README.md").read_text()
+    assert (tmp_path / "new/README.md").read_text().index("\ngowork up ") > 0
+    # pip must find gowork's packages installed, because on an index their names could be anybody's.
+    workflow = yaml.safe_load((tmp_path / "new/.github/workflows/ci.yml").read_text())
+    commands = [step["run"] for step in workflow["jobs"]["test"]["steps"] if "run" in step]
+    assert commands[0] == "pip install wheels/gowork_{proto,base,worker}-*.whl"
+    assert commands[1] == "pip install -e '.[test]'"
     assert "${{ matrix.python }}" in (tmp_path / "new/.github/workflows/ci.yml").read_text()
     told = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "ignore"],
@@ -117,6 +124,8 @@ def test_the_command_says_what_it_has_written_and_what_comes_next(
     assert told.exit_code == 0
     assert "src/gowork_plugin_thumbnails/plugin.py" in told.output
     assert "cd gowork-plugin-thumbnails" in told.output
+    # In an order in which each works: without a leader a worker waits, and so does a task.
+    assert 0 < told.output.index("\n  gowork up ") < told.output.index("\n  gowork add ")
     again = CliRunner().invoke(main, ["new", "thumbnails"])
     assert again.exit_code == 2
     assert "gowork-plugin-thumbnails is not empty" in again.output

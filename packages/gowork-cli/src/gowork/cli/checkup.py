@@ -32,6 +32,8 @@ VALID_DAYS_MIN = 14
 STORE_FORMAT_MAX = 5
 #: Kinds of file systems that lie about what is on disk, lack locks, or are gone with the machine's power.
 UNFIT_FILE_SYSTEMS = frozenset({"9p", "cifs", "nfs", "nfs4", "ramfs", "smb3", "tmpfs"})
+#: How the leader sees workers that have no session with it.
+_NOT_CONNECTED = frozenset({Liveness.LOST, Liveness.LEFT})
 
 
 class State(StrEnum):
@@ -96,18 +98,26 @@ def versions(own: str, leader: str, leaders: Iterable[LeaderInfo], members: Iter
         own: the version of this command.
         leader: the version of the leader that answered.
         leaders: all leaders.
-        members: all members. Callback workers, and those that are gone, have no version.
+        members: all members. Those that are not connected are left out. Callback workers have no version.
     """
-    parts = [("this command", own)]
-    parts += [(f"leader {each.name}", each.version) for each in leaders if each.version and not each.leads]
-    parts += [(f"worker {each.id}", each.version) for each in members if each.version]
+    parts = [("this command", own, True)]
+    parts += [(f"leader {each.name}", each.version, True) for each in leaders if each.version and not each.leads]
+    parts += [
+        # A worker in another language names its own version, and no plugins. gowork-worker names those of its handlers.
+        (f"worker {each.id}", each.version, bool(each.plugins))
+        for each in members
+        if each.version and each.liveness not in _NOT_CONNECTED
+    ]
     yield ok("version", "the leader", leader)
-    for subject, version in parts:
+    for subject, version, is_ours in parts:
         fit = fits(version, leader)
         if fit is None:
             yield skipped("version", subject, f"{version!r} and {leader!r} can't be compared")
         elif fit:
             yield ok("version", subject, version)
+        elif not is_ours:
+            says = f"{version}, which need not be a version of gowork: the worker names no plugins"
+            yield skipped("version", subject, says)
         else:
             advice = "install versions whose second numbers differ by one at most; upgrade the leader before the others"
             yield finding("version", subject, f"{version}, and the leader has {leader}", advice)

@@ -42,7 +42,7 @@ class ClusterPlan:
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """The addresses on which the cluster listens, each HOST:PORT."""
+    """The addresses on which the cluster listens, each HOST:PORT, and its store."""
 
     cluster: str
     scheduler: str
@@ -50,6 +50,8 @@ class Addresses:
     #: The workers' names, and in the same order their HTTP addresses.
     workers: tuple[str, ...]
     workers_http: tuple[str, ...]
+    #: Where the leader keeps tasks, as in sqlite:////home/ada/gowork.db; empty where it is too old to say.
+    store: str
 
 
 async def run_cluster(plan: ClusterPlan, started: Callable[[Addresses], None], say: Callable[[str], None]) -> bool:
@@ -92,7 +94,9 @@ async def _run(
     variables = {"PYTHONDONTWRITEBYTECODE": "1"} if plan.reload is not None else {}
     workers = Workers(nursery, plan.worker_pages, options, variables, say)
     pages = await workers.start()
-    started(Addresses(facts["cluster"], facts["scheduler"], facts["http"], workers.names, pages))
+    started(
+        Addresses(facts["cluster"], facts["scheduler"], facts["http"], workers.names, pages, facts.get("store", ""))
+    )
     async with asyncio.TaskGroup() as group:
         workers.watch(group)
         reloading = None

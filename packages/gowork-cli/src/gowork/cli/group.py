@@ -109,6 +109,12 @@ class OpenGroup(SuggestingGroup):
         return found
 
 
+class Refused(click.ClickException):
+    """What was given is wrong, as the command has found by a look at the cluster; its usage would say nothing."""
+
+    exit_code = EXIT_USAGE
+
+
 class CommandGroup(OpenGroup):
     """The group `gowork`, which turns errors into exit codes."""
 
@@ -124,6 +130,12 @@ class CommandGroup(OpenGroup):
             value = super().invoke(ctx)
             # The flush is here, so that a closed pipe or a full disk is handled before the interpreter reports it.
             sys.stdout.flush()
+        except click.UsageError:
+            # click prints it with the command's usage, and exits with 2.
+            raise
+        except click.ClickException as error:
+            _say(error.format_message())
+            ctx.exit(error.exit_code)
         except LeaderUnreachable as error:
             click.echo(_unreachable(error), err=True)
             ctx.exit(EXIT_UNREACHABLE)

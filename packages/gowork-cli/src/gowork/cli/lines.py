@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO
@@ -14,6 +15,7 @@ from typing import Any, BinaryIO
 import click
 
 from gowork.base.suggestions import meant
+from gowork.cli.group import EXIT_FAILED, EXIT_USAGE
 from gowork.cli.parameters import duration_s, moment
 from gowork.client import CallError, Client, InvalidArgument, NewTask, TaskHandle, TaskOptions, new_task_id
 
@@ -54,6 +56,8 @@ class Lines:
         #: (number of the line, task) for each task that was read and is not acknowledged yet, in order.
         self._waiting: deque[tuple[int, NewTask]] = deque()
         self._scheduled = 0
+        #: The handler of lines that name none; empty: the worker's default.
+        self._handler = ""
         #: The error that ended the reading before the end of the file.
         self.fault: BaseException | None = None
 
@@ -63,7 +67,8 @@ class Lines:
         When a line is wrong, it ends after all tasks of the lines before it are acknowledged. It also ends when the
         leader refuses a call, or cannot be reached. `fault` then has the error.
         """
-        tasks = self._read(options.get("handler") or "", options.get("plugin_version") or "")
+        self._handler = options.get("handler") or ""
+        tasks = self._read(self._handler, options.get("plugin_version") or "")
         while True:
             acknowledged = 0
             try:
@@ -81,7 +86,9 @@ class Lines:
                     return
                 # All waiting tasks before it are sent again, because those that were on their way may not have arrived.
                 number, _ = self._waiting[place]
-                self.fault = _LineFault(number, str(_PLACE.sub("the task", str(error))))
+                is_refused = isinstance(error, CallError) and not isinstance(error, InvalidArgument)
+                fault = _RefusedLine if is_refused else _LineFault
+                self.fault = fault(number, str(_PLACE.sub("the task", str(error))))
                 before = list(self._waiting)[:place]
                 self._waiting = deque(before)
                 tasks = iter([task for _, task in before])
@@ -100,7 +107,7 @@ class Lines:
             return (
                 f"{count}, all of the lines before line {self.fault.number}, and none of the others{ids}. "
                 f"Correct the line and go on from it, with the same options: "
-                f"tail -n +{self.fault.number} {self._name()} | gowork add --file -"
+                f"tail -n +{self.fault.number} {self._name()} | gowork add {self._handler_option()}--file -"
             )
         if not self._waiting:
             return f"{count}{ids}"
@@ -112,7 +119,10 @@ class Lines:
 
     def _name(self) -> str:
         name = getattr(self._file, "name", "")
-        return name if isinstance(name, str) and name and not name.startswith("<") else "FILE"
+        return shlex.quote(name) if isinstance(name, str) and name and not name.startswith("<") else "FILE"
+
+    def _handler_option(self) -> str:
+        return f"--handler {shlex.quote(self._handler)} " if self._handler else ""
 
     def _place_of(self, error: Exception, acknowledged: int) -> int | None:
         """Returns the place of the wrong task in `_waiting`; None when no task is wrong, or the error names none."""
@@ -146,9 +156,17 @@ class Lines:
 class _LineFault(click.ClickException):
     """A line that is not a valid task."""
 
+    exit_code = EXIT_USAGE
+
     def __init__(self, number: int, message: str) -> None:
         super().__init__(f"line {number}: {message}")
         self.number = number
+
+
+class _RefusedLine(_LineFault):
+    """A line with a valid task that the leader does not take, as when another task has its id."""
+
+    exit_code = EXIT_FAILED
 
 
 def _task(text: bytes) -> NewTask:

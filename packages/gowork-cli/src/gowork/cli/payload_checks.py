@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from gowork.cli.group import Refused
 from gowork.cli.output import harmless
 from gowork.client import Client, InvalidArgument
 
@@ -23,7 +24,7 @@ class PayloadChecks:
         """Checks a payload for a handler, of which any version may run it, or those within a range.
 
         Raises:
-            click.ClickException: when the handler does not take the payload.
+            Refused: when the handler does not take the payload.
             InvalidArgument: when the range can't be read.
             CallError: when the leader refused to tell, or could not be reached.
         """
@@ -33,7 +34,7 @@ class PayloadChecks:
             if not any(violation.field.startswith("payload") for violation in error.violations):
                 # The range is wrong, not the payload.
                 raise
-            raise click.ClickException(
+            raise Refused(
                 harmless(
                     f"the handler {handler!r} does not take this: {error}; see gowork handlers {handler}, or send it "
                     "with --no-check"

@@ -83,10 +83,12 @@ async def reload_workers(
             paths = sorted({path for _, path in changed})
             try:
                 check_syntax(paths)
-                await _check_modules(plan.modules, nursery)
+                faults = await _check_modules(plan.modules, nursery)
             except ReloadError as error:
                 say(f"{error}; the workers go on with the code that they have")
                 continue
+            for fault in faults:
+                say(fault)
             say(f"{_named(paths)} changed: the workers start again; running tasks have {grace:g} s to finish")
             try:
                 await workers.restart(grace)
@@ -115,14 +117,17 @@ def check_syntax(paths: Iterable[str]) -> None:
             raise ReloadError(f"{_short(path)}{f', line {line}' if line else ''}: {words}") from None
 
 
-async def _check_modules(modules: Sequence[str], nursery: Nursery) -> None:
+async def _check_modules(modules: Sequence[str], nursery: Nursery) -> list[str]:
     """Imports the modules in another process.
 
+    Returns:
+        What to say of modules some of whose handlers can't be used.
+
     Raises:
-        ReloadError: when one does not load.
+        ReloadError: when one does not load, or none of its handlers can be used.
     """
     if not modules:
-        return
+        return []
     imports = [part for module in modules for part in ("--import", module)]
     child = await nursery.start(
         "the check of new code",
@@ -146,10 +151,15 @@ async def _check_modules(modules: Sequence[str], nursery: Nursery) -> None:
         raise ReloadError(
             f"--import {names} does not load: the process that tried it ended with exit code {child.code}"
         )
+    faults = []
     for module, row in found:
         # An installed plugin may be broken, as it was before.
         for error in row.get("errors", ()) if module in modules else ():
-            raise ReloadError(f"--import {module} does not load: {str(error).removeprefix(f'{module}: ')}")
+            reason = str(error).removeprefix(f"{module}: ")
+            if not row.get("handlers"):
+                raise ReloadError(f"--import {module} does not load: {reason}")
+            faults.append(f"--import {module}: {reason}; its other handlers are offered")
+    return faults
 
 
 def _named(paths: Sequence[str]) -> str:

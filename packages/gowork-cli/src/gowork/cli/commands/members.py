@@ -56,7 +56,8 @@ def _members_table(members: Iterable[Member]) -> Table:
         rows.add_row(
             plain(member.id),
             styled(member.liveness),
-            plain(member.status),
+            # Of a worker that is gone it is unknown what it does, and the word says nothing.
+            plain(member.status.removesuffix(", unknown")),
             str(member.running),
             str(member.slots),
             plain(", ".join(member.handlers)),

@@ -12,6 +12,7 @@ from rich.text import Text
 from gowork.base.suggestions import meant
 from gowork.cli import questions
 from gowork.cli.completions import complete_queue
+from gowork.cli.group import Refused
 from gowork.cli.listing import print_rows
 from gowork.cli.options import CommonOptions, OutputFormat, common_options, pass_common
 from gowork.cli.output import console, plain, write_record, write_records
@@ -90,7 +91,7 @@ def pause(common: CommonOptions, name: str, *, new: bool) -> None:
         if not new and (known := _unknown(client, name)) is not None:
             words = f"the queue {name!r} has no tasks and no settings{meant(name, known)}"
             if not questions.can_ask():
-                raise click.ClickException(f"{words}; --new pauses it all the same")
+                raise Refused(f"{words}; --new pauses it all the same")
             click.echo(f"gowork: {words}", err=True)
             questions.confirm(f"Pause {name!r} before its first task comes?", "give --new")
         client.pause_queue(name)

@@ -32,6 +32,7 @@ _SCHEDULER_DEFAULT = "127.0.0.1:50052"
 Examples:
   gowork up
   gowork up --workers 3 --slots 8 --import hello
+  gowork up --plugin echo --import hello         # without the other installed plugins, such as shell
   gowork up --import hello --reload              # new code in this folder is run at once
   gowork up --data-dir ./cluster --scheduler-listen 127.0.0.1:0 --print-addresses"""
 )
@@ -49,6 +50,13 @@ Examples:
     metavar="MODULE",
     multiple=True,
     help="Load the handlers of this module, which may be in the working directory. Repeatable.",
+)
+@click.option(
+    "--plugin",
+    "plugins",
+    metavar="NAME",
+    multiple=True,
+    help="Load only these plugins, by their names or their distributions'. Repeatable.",
 )
 @click.option(
     "--data-dir",
@@ -131,6 +139,7 @@ def up(
     workers: int,
     slots: int | None,
     modules: tuple[str, ...],
+    plugins: tuple[str, ...],
     data_dir: str | None,
     cluster_listen: str,
     scheduler_listen: str,
@@ -169,6 +178,7 @@ def up(
             *(["--log-failures", log_failures] if log_failures else []),
             *(["--keys", common.keys] if common.keys is not None else []),
             *(part for module in modules for part in ("--import", module)),
+            *(part for plugin in plugins for part in ("--plugin", plugin)),
             # Every cluster calls its workers worker-1 and so on, so that each needs a state directory of its own.
             *(["--state-dir", os.path.join(data_dir, "workers")] if data_dir else []),
         ],
@@ -179,12 +189,14 @@ def up(
     )
 
     ready = False
+    tell = _teller(log_format)
 
     def started(addresses: Addresses) -> None:
         nonlocal ready
         with Client(addresses.scheduler, keys="") as client:
             members = client.members()
-        _check_imports(modules, members)
+        for fault in _check_imports(modules, members):
+            tell(fault)
         if print_addresses:
             click.echo(json.dumps(asdict(addresses)))
         else:
@@ -192,7 +204,7 @@ def up(
         ready = True
 
     try:
-        stopped = asyncio.run(run_cluster(plan, started, _teller(log_format)))
+        stopped = asyncio.run(run_cluster(plan, started, tell))
     except ChildFailed as error:
         raise click.ClickException(str(error)) from error
     if not stopped:
@@ -218,19 +230,30 @@ def _teller(log_format: str | None) -> Callable[[str], None]:
     return tell
 
 
-def _check_imports(modules: Iterable[str], members: Iterable[Member]) -> None:
+def _check_imports(modules: Iterable[str], members: Sequence[Member]) -> list[str]:
     """Checks that each module of --import was loaded. Errors of other plugins do not end the command.
 
+    Returns:
+        What to say of modules some of whose handlers can't be used.
+
     Raises:
-        ChildFailed: when a module was not loaded. The error has the file and the line that the worker named.
+        ChildFailed: when no handler of a module can be used. The error has the file and the line that the worker named.
     """
     errors = dict.fromkeys(error for member in members for error in member.plugin_errors)
+    offering = {plugin.name for member in members for plugin in member.plugins}
+    faults = []
     for module in modules:
         about = re.compile(rf"(?<![\w.]){re.escape(module)}(?![\w.])")
         for error in errors:
             # The module's name is before the colon. The worker's reason follows it, and may name other modules.
-            if about.search(error.partition(": ")[0]):
-                raise ChildFailed(f"--import {module} does not load: {error.removeprefix(f'{module}: ')}")
+            name = error.partition(": ")[0]
+            if not about.search(name):
+                continue
+            reason = error.removeprefix(f"{module}: ")
+            if name not in offering:
+                raise ChildFailed(f"--import {module} does not load: {reason}")
+            faults.append(f"--import {module}: {reason}; its other handlers are offered")
+    return faults
 
 
 def _worker_pages(leader_page: str, first_port: int, workers: int) -> list[str]:
@@ -254,10 +277,14 @@ def _introduce(addresses: Addresses, members: Sequence[Member]) -> None:
     slots = sum(member.slots for member in members)
     out.print(f"workers   {', '.join(addresses.workers) or 'none'} ({slots} slots)", markup=False)
     out.print(f"handlers  {', '.join(handlers) or 'none'}", markup=False)
+    if addresses.store:
+        out.print(f"tasks     kept in {addresses.store.removeprefix('sqlite:///')}", markup=False, soft_wrap=True)
     out.print()
     if addresses.scheduler != _SCHEDULER_DEFAULT:
         out.print(f"  export GOWORK_LEADER={addresses.scheduler}", markup=False)
-    out.print("  gowork add 'some work' --wait", markup=False)
+    if "echo" in handlers:
+        # The one handler that takes tasks that name none.
+        out.print("  gowork add 'some work' --wait", markup=False)
     out.print("  gowork tasks", markup=False)
     out.print("  gowork members", markup=False)
     out.print()

@@ -254,7 +254,9 @@ _TLS_CERT_HELP = (
 )
 @click.option("--reflection/--no-reflection", default=True, help="Describe the services to grpcurl and similar tools.")
 @click.option(
-    "--print-addresses", is_flag=True, help="When it serves, print one JSON line with the addresses on standard output."
+    "--print-addresses",
+    is_flag=True,
+    help="When it serves, print one JSON line with the addresses and the store on standard output.",
 )
 @click.option(
     "--log-format", type=click.Choice(["text", "json"]), default="text", help="How to write the log, on standard error."
@@ -357,7 +359,8 @@ def main(
             proxy_listen=proxy_listen or "",
             http_token=let_in.http_token,
         )
-        _log.info("keeps tasks", extra={"store": _PASSWORD.sub("//", url)})
+        shown = _PASSWORD.sub("//", url)
+        _log.info("keeps tasks", extra={"store": shown})
         let_in.log()
         if log and (host := reached_here_alone(log, advertise, cluster_listen, scheduler_listen)):
             _log.warning(
@@ -368,7 +371,7 @@ def main(
             restoring = None
             if restore is not None:
                 restoring = partial(serving.restore, opened, restore, open_log(log) if log else None)
-            runner.run(serving.run(leader, manager, restoring, print_addresses))
+            runner.run(serving.run(leader, manager, restoring, shown if print_addresses else None))
     except (*_FAULTS, BaseExceptionGroup) as error:
         # Not `except*`, because Python 3.11.2 puts what is raised within it into a group.
         faults = _leaves(error)

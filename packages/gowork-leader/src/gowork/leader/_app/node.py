@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import math
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -22,7 +23,7 @@ from gowork.base.http import HttpListener, guarded, probe, threaded
 from gowork.base.tls import REFRESH_SECONDS, Tls
 from gowork.leader._access.access import Access
 from gowork.leader._app.metrics import LogLook, Look, registry_of
-from gowork.leader._app.ports import ListenError, Ports, called_of
+from gowork.leader._app.ports import ListenError, Ports, called_of, taken
 from gowork.leader._app.term import Term
 from gowork.leader._engine.blocked import NotServingError
 from gowork.leader._engine.counts import Counts
@@ -374,7 +375,8 @@ class Node:
         try:
             return HttpListener(self._http_listen, pages)
         except OSError as error:
-            raise ListenError(f"can't listen on {self._http_listen} for HTTP: {error.strerror}") from error
+            hint = taken("http") if error.errno == errno.EADDRINUSE else ""
+            raise ListenError(f"can't listen on {self._http_listen} for HTTP: {error.strerror}{hint}") from error
 
     def ready(self) -> tuple[bool, str]:
         """Returns whether this node takes work, and says why or why not. Call it on the event loop."""

@@ -80,7 +80,7 @@ class Ports:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if self._reflection:
             add_reflection(server, (*SERVICES, "grpc.health.v1.Health"))
-        _check_free(listen, host, port)
+        _check_free(name, listen, host, port)
         try:
             bound = bind(server, format_address(host, port), self._tls)
         except RuntimeError as error:
@@ -187,7 +187,12 @@ def called_of(counts: Counts) -> Called:
     return called
 
 
-def _check_free(listen: str, host: str, port: int) -> None:
+def taken(port: str) -> str:
+    """Returns what to do about an address that is taken, where the option has the name of this port."""
+    return f": is another leader running there? Choose another port by --{port}-listen, or 0 for a free one"
+
+
+def _check_free(name: Port, listen: str, host: str, port: int) -> None:
     """Tries the port first, because gRPC writes lines of its own to standard error and does not say what is wrong."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -196,7 +201,6 @@ def _check_free(listen: str, host: str, port: int) -> None:
             trial.bind(address)
             trial.listen()
     except OSError as error:
-        hint = ": is another leader running there? Choose another port, or 0 for a free one"
         words = error.strerror or str(error)
-        message = f"can't listen on {listen}: {words}{hint if error.errno == errno.EADDRINUSE else ''}"
+        message = f"can't listen on {listen}: {words}{taken(name.value) if error.errno == errno.EADDRINUSE else ''}"
         raise ListenError(message) from error

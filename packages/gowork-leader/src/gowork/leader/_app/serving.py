@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -27,9 +28,19 @@ _log = logging.getLogger(__name__)
 
 
 async def run(
-    leader: Leader, manager: ServiceManager, restoring: Callable[[], Awaitable[None]] | None, print_addresses: bool
+    leader: Leader,
+    manager: ServiceManager,
+    restoring: Callable[[], Awaitable[None]] | None,
+    shown_store: str | None,
 ) -> None:
-    """Restores and serves, and tells the service manager of both. A restore may take longer than a start should."""
+    """Restores and serves, and tells the service manager of both. A restore may take longer than a start should.
+
+    Args:
+        leader: what is run.
+        manager: is told how the leader is.
+        restoring: makes the store from a backup; None: nothing is to be made.
+        shown_store: printed with the addresses when it serves; None: nothing is printed.
+    """
     stopped = asyncio.Event()
     is_restoring = restoring is not None
 
@@ -40,10 +51,10 @@ async def run(
         if restoring is not None:
             await restoring()
             is_restoring = False
-        await _serve(leader, stopped, print_addresses)
+        await _serve(leader, stopped, shown_store)
 
 
-async def _serve(leader: Leader, stopped: asyncio.Event, print_addresses: bool) -> None:
+async def _serve(leader: Leader, stopped: asyncio.Event, shown_store: str | None) -> None:
     loop = asyncio.get_running_loop()
 
     def stop() -> None:
@@ -58,8 +69,8 @@ async def _serve(leader: Leader, stopped: asyncio.Event, print_addresses: bool) 
         loop.add_signal_handler(number, stop)
     started: asyncio.Future[Addresses] = loop.create_future()
     started.add_done_callback(_spare_collector)
-    if print_addresses:
-        started.add_done_callback(_print_addresses)
+    if shown_store is not None:
+        started.add_done_callback(partial(_print_addresses, shown_store))
     with LocalListener("leader", leader.name, leader.ready, loop):
         await leader.run(started, stopped)
 
@@ -71,11 +82,12 @@ def _spare_collector(_: object) -> None:
     gc.set_threshold(20_000, 20, 20)
 
 
-def _print_addresses(started: asyncio.Future[Addresses]) -> None:
+def _print_addresses(store: str, started: asyncio.Future[Addresses]) -> None:
     if started.cancelled():
         return
     try:
-        sys.stdout.write(msgspec.json.encode(started.result()).decode() + "\n")
+        shown = {**msgspec.structs.asdict(started.result()), "store": store}
+        sys.stdout.write(msgspec.json.encode(shown).decode() + "\n")
         sys.stdout.flush()
     except (OSError, AttributeError) as error:
         # Standard output is full or closed, or there is none. The addresses are in the log, too.

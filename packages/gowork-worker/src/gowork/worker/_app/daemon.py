@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from prometheus_client.registry import Collector
 
 from gowork.base.channels import check_token, split_addresses
-from gowork.base.http import HttpListener, guarded, probe, threaded
+from gowork.base.http import HttpListener, Page, guarded, probe, threaded
 from gowork.base.local_listener import LocalListener
 from gowork.base.service_manager import ServiceManager
 from gowork.base.tls import REFRESH_SECONDS, Tls
@@ -85,7 +86,7 @@ async def run_worker(
         if listeners.http is not None:
             others = _handlers_metrics(service, stack)
             http = stack.enter_context(
-                HttpListener(
+                _listening(
                     listeners.http,
                     {
                         "/metrics": guarded(
@@ -112,6 +113,17 @@ async def run_worker(
             renewing.cancel()
     if refusal is not None:
         raise refusal
+
+
+def _listening(address: str, pages: Mapping[str, Page]) -> HttpListener:
+    """Listens for HTTP. When the port is taken, the OSError names the options that take another."""
+    try:
+        return HttpListener(address, pages)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        hint = "Choose another port by --http-listen, or by --workers-http-port of gowork up"
+        raise OSError(error.errno, f"{error.strerror}. {hint}") from error
 
 
 def _make(options: Options, addresses: Sequence[str], listeners: Listeners, tls: Tls | None) -> Service:

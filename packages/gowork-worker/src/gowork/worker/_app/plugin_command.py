@@ -49,8 +49,8 @@ def new(*, name: str, directory: Path | None) -> None:
 Next:
   cd {shlex.quote(str(folder))}
   python3 -m pip install -e '.[test]' && python3 -m pytest
-  gowork-worker                       # offers the handler {names.plugin} to a leader on this machine
-  gowork add --handler {names.plugin} '{{"text": "tick", "times": 3}}' --wait"""
+  gowork up                           # runs a leader, and a worker with the handler {names.plugin}, until Ctrl-C
+  gowork add --handler {names.plugin} '{{"text": "tick", "times": 3}}' --wait    # in another terminal"""
     )
 
 
@@ -82,6 +82,13 @@ Examples:
     help="How long loading may take.",
 )
 @click.option(
+    "--run-seconds",
+    type=click.FloatRange(0.1, 3600.0),
+    default=5.0,
+    show_default=True,
+    help="How long each run of a handler may take.",
+)
+@click.option(
     "--output",
     "-o",
     type=click.Choice(["table", "json", "jsonl"]),
@@ -91,7 +98,13 @@ Examples:
     help="The form of the findings.",
 )
 def check(
-    *, plugin: str | None, module: str | None, tries: Sequence[tuple[str, str]], load_seconds: float, output: str
+    *,
+    plugin: str | None,
+    module: str | None,
+    tries: Sequence[tuple[str, str]],
+    load_seconds: float,
+    run_seconds: float,
+    output: str,
 ) -> None:
     """Check the plugin or package PLUGIN: how it loads, what it leaves behind, how its handlers run and stop.
 
@@ -100,7 +113,13 @@ def check(
     """
     if (plugin is None) is (module is None):
         raise click.UsageError("name either a plugin or a module, as in `gowork plugin check --import hello`")
-    checks = Check(plugin or module or "", is_module=module is not None, tries=tries, load_seconds=load_seconds)
+    checks = Check(
+        plugin or module or "",
+        is_module=module is not None,
+        tries=tries,
+        load_seconds=load_seconds,
+        run_seconds=run_seconds,
+    )
     results: list[Result] = []
     for result in checks.run():
         results.append(result)

@@ -13,11 +13,15 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from gowork.base import extensions
 from gowork.proto.limits import HANDLER_DESCRIPTION_BYTES_MAX
-from gowork.worker._authoring.probe import Found, Request
+from gowork.worker._authoring.probe import BUILT_IN, Found, Request
+from gowork.worker._core.plugins import ENTRY_POINT_GROUP
 
-#: How long a probe may take besides the time that loading may take, in seconds.
-PROBE_SECONDS = 10.0
+#: How long a probe may take besides the time that loading and a run may take, in seconds.
+PROBE_SECONDS = 5.0
+#: How many handlers are named.
+_NAMED_MAX = 10
 #: How many characters of what a plugin printed are shown.
 _SHOWN_CHARS = 200
 #: What is said of a handler whose payload's schema is left out of its description.
@@ -48,11 +52,20 @@ class Check:
         is_module: whether it is a module that is not installed.
         tries: (handler, payload) to run handlers with.
         load_seconds: how long loading may take.
+        run_seconds: how long each run of a handler may take.
     """
 
-    def __init__(self, plugin: str, *, is_module: bool, tries: Sequence[tuple[str, str]], load_seconds: float) -> None:
+    def __init__(
+        self,
+        plugin: str,
+        *,
+        is_module: bool,
+        tries: Sequence[tuple[str, str]],
+        load_seconds: float,
+        run_seconds: float = 5.0,
+    ) -> None:
         self._plugin, self._is_module, self._tries = plugin, is_module, tries
-        self._load_seconds = load_seconds
+        self._load_seconds, self._run_seconds = load_seconds, run_seconds
 
     def run(self) -> Iterator[Result]:
         """Yields what each check finds."""
@@ -62,7 +75,11 @@ class Check:
             return
         slow = [f"it takes {found.seconds:.1f} s; --load-seconds allows {self._load_seconds:g}"]
         faults = [*found.faults, *(slow if found.seconds > self._load_seconds else [])]
-        yield Result("load", "", faults, f"{len(found.handlers)} handlers in {found.seconds:.2f} s")
+        if not found.names and not self._is_module:
+            known = sorted({BUILT_IN, *(point.name for point in extensions.installed(ENTRY_POINT_GROUP))})
+            more = f" and {len(known) - _NAMED_MAX} more" if len(known) > _NAMED_MAX else ""
+            faults.append(f"installed are {', '.join(known[:_NAMED_MAX])}{more}")
+        yield Result("load", "", faults, f"{_counted(len(found.handlers))} in {found.seconds:.2f} s")
         if not found.handlers and found.faults:
             # Nothing is there of which the other checks could say that it is right.
             return
@@ -86,7 +103,8 @@ class Check:
             for payload in payloads:
                 yield from self._try(name, payload, is_async=name in found.asyncs)
         for name in dict.fromkeys(name for name, _ in self._tries if name not in found.handlers):
-            yield Result("runs", name, ["the plugin has no such handler"])
+            offered = ", ".join([*found.handlers][:_NAMED_MAX]) + (", …" if len(found.handlers) > _NAMED_MAX else "")
+            yield Result("runs", name, [f"the plugin has no such handler; it has {offered}"])
 
     def _try(self, name: str, payload: str, *, is_async: bool) -> Iterator[Result]:
         run, _ = self._probe("run", name, payload)
@@ -99,8 +117,12 @@ class Check:
             yield Result("leaves nothing behind", name, run.left)
         for what, check in (("cancel", "stops when cancelled"), ("limit", "stops at its time limit")):
             found, _ = self._probe(what, name, payload)
-            faults = [found] if isinstance(found, str) else found.faults
-            yield Result(check, name, faults, "" if isinstance(found, str) else found.ended)
+            if isinstance(found, str):
+                yield Result(check, name, [found])
+            elif found.untried:
+                yield Result(check, name, [found.untried], is_skipped=True)
+            else:
+                yield Result(check, name, found.faults, found.ended.replace("_", " "))
 
     def _probe(
         self, what: str, handler: str = "", payload: str = "", names: tuple[str, ...] = ()
@@ -110,7 +132,7 @@ class Check:
             answer, printed = Path(folder, "answer"), Path(folder, "printed")
             request = {
                 "plugin": self._plugin, "is_module": self._is_module, "answer": str(answer), "what": what,
-                "handler": handler, "payload": payload, "names": names,
+                "handler": handler, "payload": payload, "names": names, "run_seconds": self._run_seconds,
             }  # fmt: skip
             told = msgspec.json.encode(msgspec.convert(request, Request)).decode()
             with printed.open("wb") as output:
@@ -122,7 +144,8 @@ class Check:
                     stderr=output,
                     start_new_session=True,
                 )
-                seconds = self._load_seconds + PROBE_SECONDS
+                is_run = bool(handler)
+                seconds = self._load_seconds + PROBE_SECONDS + (self._run_seconds if is_run else 0.0)
                 try:
                     code = process.wait(seconds)
                 except subprocess.TimeoutExpired:
@@ -130,15 +153,33 @@ class Check:
                 finally:
                     end_group(process)
             text = printed.read_text(encoding="utf-8", errors="replace").strip()
-            shown = text if len(text) <= _SHOWN_CHARS else f"…{text[-_SHOWN_CHARS:]}"
+            shown = _end_of(text)
             if answer.exists():
                 found = msgspec.json.decode(answer.read_bytes(), type=Found)
                 if code is None:
                     found.left.append(f"the process had not ended {seconds:g} s later")
                 return found, shown
             if code is None:
-                return f"it does not end within {seconds:g} s", shown
+                return (
+                    f"it does not end within {seconds:g} s; --{'run' if is_run else 'load'}-seconds allows more",
+                    shown,
+                )
             return f"it ends its process ({in_words(code)}): {shown}", shown
+
+
+def _counted(handlers: int) -> str:
+    return "1 handler" if handlers == 1 else f"{handlers:,} handlers"
+
+
+def _end_of(text: str) -> str:
+    """Returns the last lines of a text, as many as fit. The last one has its beginning, which names the exception."""
+    *lines, last = text.split("\n")
+    shown = last if len(last) <= _SHOWN_CHARS else f"{last[:_SHOWN_CHARS]}…"
+    for line in reversed(lines):
+        if len(line) + 1 + len(shown) > _SHOWN_CHARS:
+            return f"…\n{shown}"
+        shown = f"{line}\n{shown}"
+    return shown
 
 
 def end_group(process: subprocess.Popen[bytes]) -> None:

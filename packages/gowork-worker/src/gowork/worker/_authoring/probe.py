@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
@@ -28,10 +29,12 @@ from gowork.worker._core.calls import Handler
 from gowork.worker._core.descriptions import describe
 from gowork.worker._core.plugins import ENTRY_POINT_GROUP, Loaded, add_search_path, load
 from gowork.worker._core.selection import Selection
-from gowork.worker.testing import Fault, HandlerStuck, Outcome, Status, cancel, run_handler
+from gowork.worker.testing import FailureKind, FakeClock, Fault, HandlerStuck, Outcome, Status, cancel
+from gowork.worker.testing._noting import Token
+from gowork.worker.testing._run import RunOptions, plan_of, run_plan
 
 #: The plugin that is no entry point.
-_BUILT_IN = "echo"
+BUILT_IN = "echo"
 #: How often it is looked whether the loop moves, in seconds; and in how many looks one after the other a handler may
 #: not have waited. Looks are counted rather than time: a look needs the interpreter lock, which a thread keeps while
 #: the machine lets it wait for a processor. So that a busy machine is not the handler's fault.
@@ -41,8 +44,12 @@ _BLOCKED_LOOKS = 10
 BLOCKED_SECONDS = _TICK_SECONDS * _BLOCKED_LOOKS
 #: The flags of code that awaits: of coroutines, and of what they may be made of.
 _AWAITING = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
-#: For how long a handler may go on after it was asked to stop, in seconds of real time.
-_PATIENCE_SECONDS = 5.0
+#: The time limit of a run that is to run out of time, and how far each look at `ctx.cancelled` moves its clock.
+_LIMIT_SECONDS = 0.001
+
+
+#: {what a probe does: what a handler's end may come before}
+_BEFORE = {"cancel": "before it could be cancelled", "limit": "before its time ran out"}
 
 
 class Request(Struct, frozen=True):
@@ -58,6 +65,8 @@ class Request(Struct, frozen=True):
     payload: str = ""
     #: With "names": what its plugins are called.
     names: tuple[str, ...] = ()
+    #: How long a run may take, in seconds of real time.
+    run_seconds: float = 5.0
 
 
 class Found(Struct):
@@ -82,6 +91,8 @@ class Found(Struct):
     blocks: list[str] = []
     #: How a run ended, in a few words.
     ended: str = ""
+    #: Of "cancel" and "limit": why nothing is known of how the handler stops; empty: it is.
+    untried: str = ""
 
 
 def main() -> None:
@@ -142,21 +153,24 @@ def _is_typed(handler: Handler) -> bool:
 
 def _try(loaded: Loaded, request: Request, found: Found) -> None:
     handler = loaded.handlers[request.handler]
-    faults: dict[str, list[Fault]] = {"run": [], "cancel": [cancel(after=0.0)], "limit": []}
-    options: dict[str, Any] = {"time_limit": 0.001} if request.what == "limit" else {}
+    # A plain handler is cancelled at its first look at ctx.cancelled at the latest, however fast its thread is.
+    faults: dict[str, list[Fault]] = {"run": [], "cancel": [cancel(after=0.0), cancel(at_check=1)], "limit": []}
+    options: RunOptions = {
+        "imports": _modules(request),
+        "faults": faults[request.what],
+        "patience": request.run_seconds,
+    }
+    if request.what == "limit":
+        # A plain handler stops where it looks at `ctx.cancelled`, so that is when the time runs out.
+        options |= {"time_limit": _LIMIT_SECONDS, "clock": FakeClock(check_seconds=_LIMIT_SECONDS)}
     began = time.monotonic()
     with _BlockWatch(handler.function) if handler.is_async else contextlib.nullcontext() as watch:
         try:
-            outcome: Outcome = run_handler(
-                handler.name,
-                request.payload,
-                imports=_modules(request),
-                faults=faults[request.what],
-                patience=_PATIENCE_SECONDS,
-                **options,
-            )
+            plan = plan_of(handler.name, request.payload, options)
+            # What else is wrong with the plugin was found when it was loaded.
+            outcome = run_plan(replace(plan, is_lenient=True), own_thread=False)
         except HandlerStuck as error:
-            found.faults.append(str(error))
+            found.faults.append(f"{error}. --run-seconds allows more")
             return
     if watch is not None and request.what == "run":
         found.blocks = watch.faults
@@ -164,16 +178,42 @@ def _try(loaded: Loaded, request: Request, found: Found) -> None:
     found.ended = str(outcome.status)
     if outcome.was_killed:
         found.faults.append("it went on past its grace, so a worker would have ended its process")
-    elif request.what == "run" and outcome.status is not Status.COMPLETED:
+    elif request.what != "run":
+        found.untried = _untried(request.what, outcome, is_async=handler.is_async)
+    elif outcome.status is not Status.COMPLETED:
         why = outcome.failure.message if outcome.failure is not None else outcome.reason
-        found.faults.append(f"it {outcome.status.replace('_', ' ')}: {why}")
+        what = "it does not take the payload of --try" if _is_rejected(outcome) else f"it {_in_words(outcome)}"
+        found.faults.append(f"{what}: {why}")
+
+
+def _is_rejected(outcome: Outcome) -> bool:
+    return outcome.failure is not None and outcome.failure.kind is FailureKind.REJECTED
+
+
+def _in_words(outcome: Outcome) -> str:
+    return outcome.status.replace("_", " ")
+
+
+def _untried(what: str, outcome: Outcome, *, is_async: bool) -> str:
+    """Returns why a run does not show how the handler stops; empty when it does."""
+    if outcome.status is (Status.CANCELLED if what == "cancel" else Status.TIMED_OUT):
+        return ""
+    if _is_rejected(outcome):
+        return "not run: it does not take the payload of --try"
+    context = outcome.context
+    is_asked = context is not None and isinstance(context.cancelled, Token) and context.cancelled.is_set
+    before = "although it was asked to stop" if is_asked else _BEFORE[what]
+    advice = "give a payload that takes longer"
+    if not is_async:
+        advice += ", and let the handler look at ctx.cancelled meanwhile"
+    return f"it ended ({_in_words(outcome)}) {before}: {advice}"
 
 
 def _modules(request: Request) -> list[str]:
     """Returns the modules that have the handlers of the plugin."""
     if request.is_module:
         return [request.plugin]
-    if request.plugin == _BUILT_IN:
+    if request.plugin == BUILT_IN:
         return [echo.__name__]
     return [
         point.value.partition(":")[0]

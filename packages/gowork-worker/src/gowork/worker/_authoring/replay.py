@@ -159,6 +159,7 @@ def run(task: tasks.Task, handler: Handler, loaded: Loaded, imports: Sequence[st
         clock=FakeClock(),
         faults=(),
         patience=_PATIENCE_SECONDS,
+        is_lenient=True,
     )
     bench = Bench(plan, own_thread=False)
     tracing = _Breaking(handler.function) if breaks else None

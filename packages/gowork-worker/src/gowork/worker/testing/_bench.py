@@ -79,6 +79,8 @@ class Plan:
     faults: Sequence[Fault]
     #: In seconds of real time.
     patience: float
+    #: Whether the handler is run though something else of what is loaded can't be used, as a worker does.
+    is_lenient: bool = False
 
 
 class Bench:
@@ -187,7 +189,7 @@ class Bench:
         forks.watch()
         async with AsyncExitStack() as stack:
             loaded = await load(stack, plan.selection, plan.place.state, plan.functions)
-            handler = _chosen(plan.handler, loaded)
+            handler = _chosen(plan.handler, loaded, is_lenient=plan.is_lenient)
             plan.task.handler = handler.name
             plan.grant.task = plan.task.SerializeToString()
             executor = self._executor = Executor(
@@ -505,19 +507,20 @@ class Bench:
         return f"{told}. What it waits for does not come: give a time_limit or faults=[cancel(after=…)]"
 
 
-def _chosen(wanted: Callable[..., Any] | str, loaded: Loaded) -> Handler:
-    """Returns the handler to run.
+def _chosen(wanted: Callable[..., Any] | str, loaded: Loaded, *, is_lenient: bool) -> Handler:
+    """Returns the handler to run; when `is_lenient`, also where something else can't be used.
 
     Raises:
         HandlerDefinitionError: when there is none, or what was given cannot be one.
         PluginError: when a module cannot be loaded.
     """
-    for error in loaded.errors:
-        raise HandlerDefinitionError(error.reason) if error.plugin == IN_CODE else error
     if isinstance(wanted, str):
         found = loaded.handlers.get(wanted)
     else:
         found = next((each for each in loaded.handlers.values() if each.function is wanted), None)
+    if found is None or not is_lenient:
+        for error in loaded.errors:
+            raise HandlerDefinitionError(error.reason) if error.plugin == IN_CODE else error
     if found is None:
         names = ", ".join(sorted(loaded.handlers)) or "none"
         raise HandlerDefinitionError(f"there is no handler {wanted!r}; loaded are: {names}")

@@ -80,14 +80,7 @@ def run_handler(handler: Callable[..., Any] | str, payload: object = "", **optio
         ValueError: when the payload cannot be sent, or an option is beyond its limits.
         TypeError: when there is no such option.
     """
-    bench = Bench(_plan(handler, payload, options), own_thread=_is_in_loop())
-    bench.start()
-    try:
-        bench.work()
-    except BaseException:
-        bench.abort()
-        raise
-    return _checked(bench.outcome())
+    return _checked(run_plan(plan_of(handler, payload, options), own_thread=_is_in_loop()))
 
 
 async def run_handler_async(
@@ -97,7 +90,7 @@ async def run_handler_async(
 
     The handler has a loop of its own all the same, as it has in a worker. Give it what belongs to a loop by a lifespan.
     """
-    bench = Bench(_plan(handler, payload, options), own_thread=True)
+    bench = Bench(plan_of(handler, payload, options), own_thread=True)
     bench.start()
     ended = asyncio.wrap_future(bench.done)
     try:
@@ -110,7 +103,20 @@ async def run_handler_async(
     return _checked(bench.outcome())
 
 
-def _plan(handler: Callable[..., Any] | str, payload: object, options: RunOptions) -> Plan:
+def run_plan(plan: Plan, *, own_thread: bool) -> Outcome:
+    """Runs what a plan says, with a plain handler in this thread, or in its own. Raises what a run does."""
+    bench = Bench(plan, own_thread=own_thread)
+    bench.start()
+    try:
+        bench.work()
+    except BaseException:
+        bench.abort()
+        raise
+    return bench.outcome()
+
+
+def plan_of(handler: Callable[..., Any] | str, payload: object, options: RunOptions) -> Plan:
+    """Returns what is run, and how; see `run_handler`. Raises TypeError and ValueError as that does."""
     for name in options:
         if name not in RunOptions.__annotations__:
             raise TypeError(f"a run has no option {name!r}; it has {', '.join(sorted(RunOptions.__annotations__))}")
