@@ -66,6 +66,13 @@ class Up:
     def scheduler(self) -> str:
         return str(self.addresses["scheduler"])
 
+    def told(self, words: str) -> str:
+        """The next line on standard error that says this. A slow machine has others before it."""
+        assert self.process.stderr is not None
+        while words not in (line := self.process.stderr.readline()):
+            assert line, "the cluster has ended"
+        return line
+
     def stop(self, number: signal.Signals = signal.SIGINT) -> int:
         """Its exit code after this signal."""
         self.process.send_signal(number)

@@ -44,18 +44,11 @@ def reloaded(up_in: Callable[..., Any], tmp_path: Path) -> Iterator[Any]:
     path = os.pathsep.join([str(tmp_path / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])
     with up_in(tmp_path, *options, PYTHONPATH=path, PYTHONDONTWRITEBYTECODE="") as up:
         up.source = source
-        told(up, "watching the Python files in")
+        up.told("watching the Python files in")
         yield up
         up.process.send_signal(signal.SIGINT)
         # Also the check of new code has ended, if one was on.
         assert up.process.wait() == 0
-
-
-def told(up: Any, words: str) -> str:
-    """The line that says this; those before it are passed over."""
-    while words not in (line := up.process.stderr.readline()):
-        assert line, "the cluster has ended"
-    return str(line)
 
 
 def add(up: Any, invoke: Callable[..., Any], *arguments: str) -> str:
@@ -77,9 +70,9 @@ def test_new_code_is_run_and_the_leader_stays(reloaded: Any, invoke: Callable[..
     written = up.source.stat()
     up.source.write_text(SOURCE.replace("return 1", "return 2"))
     os.utime(up.source, ns=(written.st_atime_ns, written.st_mtime_ns))
-    assert f"{MODULE}.py changed: the workers start again" in told(up, "changed")
+    assert f"{MODULE}.py changed: the workers start again" in up.told("changed")
     # Nobody is told that the workers have ended, because they were asked to.
-    line = told(up, "worker")
+    line = up.told("worker")
     assert "the workers run the new code" in line
     assert add(up, invoke, "--handler", "answer", "", "--wait") == "2\n"
     # The new one serves its pages where the old one did.
@@ -96,32 +89,32 @@ def test_code_that_does_not_load_leaves_the_workers_as_they_are(reloaded: Any, i
     up = reloaded
     before = worker_pids(up)
     up.source.write_text(SOURCE + "def f(:\n")
-    line = told(up, "the workers ")
+    line = up.told("the workers ")
     assert "the workers go on with the code that they have" in line
     assert f"{MODULE}.py, line 12: " in line
     up.source.write_text(SOURCE + "import no_such_thing\n")
-    line = told(up, "the workers ")
+    line = up.told("the workers ")
     assert "the workers go on with the code that they have" in line
     assert f"--import {MODULE} does not load: " in line
     assert "no_such_thing" in line
     # It leaves no words of its own, as a crash in native code.
     up.source.write_text(SOURCE + "import os; os._exit(7)\n")
-    line = told(up, "the workers ")
+    line = up.told("the workers ")
     assert "the workers go on with the code that they have" in line
     assert f"{MODULE} does not load: it ends the process that loads it (exit code 7)" in line
     assert worker_pids(up) == before
     assert add(up, invoke, "--handler", "answer", "", "--wait") == "1\n"
     up.source.write_text(SOURCE.replace("return 1", "return 3"))
-    told(up, "the workers run the new code")
+    up.told("the workers run the new code")
     assert add(up, invoke, "--handler", "answer", "", "--wait") == "3\n"
 
 
 def test_a_task_that_runs_meanwhile_goes_back_and_runs_the_new_code(reloaded: Any, invoke: Callable[..., Any]) -> None:
     up = reloaded
     add(up, invoke, "--handler", "wait", "running", "")
-    told(up, "begun")
+    up.told("begun")
     up.source.write_text(SOURCE.replace("if ctx.cancelled.wait(300)", "if False"))
-    told(up, "the workers run the new code")
+    up.told("the workers run the new code")
     with Client(up.scheduler, keys="") as client:
         assert client.handle("running").result(str, timeout=120) == "waited"
         task = client.get("running")
@@ -133,14 +126,14 @@ def test_a_worker_that_has_ended_is_there_again_after_a_change(reloaded: Any, in
     up = reloaded
     (pid,) = worker_pids(up)
     psutil.Process(pid).kill()
-    told(up, "worker-1 ended with exit code -9")
+    up.told("worker-1 ended with exit code -9")
     up.source.write_text(SOURCE.replace("return 1", "return 4"))
-    told(up, "the workers run the new code")
+    up.told("the workers run the new code")
     assert add(up, invoke, "--handler", "answer", "", "--wait") == "4\n"
     # It is reported on again.
     (pid,) = worker_pids(up)
     psutil.Process(pid).kill()
-    told(up, "worker-1 ended with exit code -9")
+    up.told("worker-1 ended with exit code -9")
 
 
 def test_without_watchfiles_it_says_how_to_get_it(

@@ -88,7 +88,7 @@ def test_a_worker_that_ends_is_reported_and_not_restarted(up_in, invoke, tmp_pat
     with up_in(tmp_path, "--workers", "2") as up:
         worker = children_by_module(up.process.pid)["gowork.worker"][0]
         worker.kill()
-        assert "worker-1 ended with exit code -9" in up.process.stderr.readline()
+        up.told("worker-1 ended with exit code -9")
         assert invoke(["--leader", up.scheduler, "add", "21", "--handler", "double", "--wait"]).stdout == "42\n"
         assert len(children_by_module(up.process.pid)["gowork.worker"]) == 1
         assert up.stop() == 0
@@ -97,7 +97,7 @@ def test_a_worker_that_ends_is_reported_and_not_restarted(up_in, invoke, tmp_pat
 def test_what_handlers_print_is_seen(up_in, invoke, tmp_path: Path) -> None:
     with up_in(tmp_path) as up:
         invoke(["--leader", up.scheduler, "add", "--handler", "shout", "heard", "--wait"])
-        assert up.process.stderr.readline() == "heard\n"
+        assert up.told("heard") == "heard\n"
         up.stop()
 
 

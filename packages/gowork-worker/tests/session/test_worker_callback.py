@@ -34,6 +34,8 @@ class OriginalLeader(leader_pb2_grpc.LeaderServiceServicer, scheduler_pb2_grpc.S
         #: What the next calls of TaskComplete, and of Heartbeat, end with.
         self.complete_errors: list[grpc.StatusCode] = []
         self.heartbeat_errors: list[grpc.StatusCode] = []
+        #: The same of TaskProgress.
+        self.progress_errors: list[grpc.StatusCode] = []
         #: Heartbeats are answered while it is set.
         self.may_answer = asyncio.Event()
         self.may_answer.set()
@@ -104,6 +106,8 @@ class OriginalLeader(leader_pb2_grpc.LeaderServiceServicer, scheduler_pb2_grpc.S
         return scheduler_pb2.TaskCompleteResponse()
 
     async def TaskProgress(self, request: Any, context: Any) -> Any:
+        if self.progress_errors:
+            await context.abort(self.progress_errors.pop(0), "away")
         if self.progress is None:
             await context.abort(grpc.StatusCode.UNIMPLEMENTED, "unknown method")
         assert self.progress is not None
@@ -429,6 +433,28 @@ async def test_progress_is_told_under_the_leaders_fence() -> None:
             await stub.StartWork(worker_pb2.StartWorkRequest(id="t1", payload="x", fence=1 << 41))
             told = await soon(leader.progress)
             assert (told.id, told.fence, told.fraction, told.message) == ("t1", 1 << 41, 0.25, "a quarter")
+            may_end.set()
+            await soon(leader.completed)
+
+
+@pytest.mark.parametrize("code", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED])
+async def test_progress_that_a_leader_did_not_take_is_told_again(
+    monkeypatch: pytest.MonkeyPatch, code: grpc.StatusCode
+) -> None:
+    monkeypatch.setattr(callback, "RETRY_MAX", 0.01)
+    may_end = asyncio.Event()
+
+    @handler
+    async def counts(ctx: Context) -> None:
+        ctx.progress(0.25, "a quarter")
+        await may_end.wait()
+
+    async with OriginalLeader(streaming=False) as leader:
+        leader.progress = asyncio.Queue()
+        leader.progress_errors = [code] * 3
+        async with worker_for(leader, counts, default="counts") as (stub, _, _):
+            await stub.StartWork(worker_pb2.StartWorkRequest(id="t1", payload="x", fence=1 << 41))
+            assert (await soon(leader.progress)).message == "a quarter"
             may_end.set()
             await soon(leader.completed)
 

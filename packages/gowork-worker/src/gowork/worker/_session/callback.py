@@ -295,10 +295,16 @@ class CallbackWorker:
             await self._progressed.wait()
             self._progressed.clear()
             latest, self._progress = self._progress, {}
+            untold = {}
             for fence, progress in latest.items():
                 started = self._running.get(fence)
-                if started is not None:
-                    await completions.tell_progress(started, progress)
+                if started is not None and not await completions.tell_progress(started, progress):
+                    untold[fence] = progress
+            if untold:
+                # A task may never tell more. What it has told meanwhile is newer.
+                self._progress = untold | self._progress
+                await asyncio.sleep(RETRY_MAX)
+                self._progressed.set()
 
     async def _leave(self, leader: RenewedStub) -> None:
         try:

@@ -98,10 +98,14 @@ class Completions:
             logger.warning("report refused", extra={"task_id": started.id, "reason": refusal_of(error).message})
         return True
 
-    async def tell_progress(self, started: Started, progress: session.ProgressReport) -> None:
-        """Tells how far a task has come, in one call that is not repeated, because newer progress follows."""
+    async def tell_progress(self, started: Started, progress: session.ProgressReport) -> bool:
+        """Tells how far a task has come, in one call.
+
+        Returns:
+            Whether that is all. False when the same call may pass later.
+        """
         if not self._knows_progress:
-            return
+            return True
         request = tasks.TaskProgressRequest(
             id=started.id, fraction=progress.fraction, message=progress.message, fence=started.fence
         )
@@ -110,6 +114,8 @@ class Completions:
         except grpc.aio.AioRpcError as error:
             self._knows_progress = self._lacking_max > 1 or error.code() is not grpc.StatusCode.UNIMPLEMENTED
             logger.debug("progress not told", extra={"task_id": started.id, "reason": refusal_of(error).message})
+            return error.code() in _FINAL
+        return True
 
     def meet_leader(self) -> None:
         """Notes that the worker has joined: perhaps another leader, which knows TaskProgress."""
