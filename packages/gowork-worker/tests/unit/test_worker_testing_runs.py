@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
@@ -16,6 +16,16 @@ from gowork.worker.testing import lose_lease, regain_lease, run_handler
 logger = logging.getLogger("tests.kit")
 #: Seconds within which what takes none happens, however busy the machine is.
 SOON = 60.0
+
+
+@pytest.fixture(autouse=True)
+def usual_level() -> Iterator[None]:
+    """The root logger has the level that it has in a program. Some other test may have left another one."""
+    root = logging.getLogger()
+    before = root.level
+    root.setLevel(logging.WARNING)
+    yield
+    root.setLevel(before)
 
 
 def test_each_fault_happens_once_in_whatever_order_they_are_given() -> None:
@@ -71,9 +81,13 @@ def test_an_interrupt_of_the_test_ends_its_run_too() -> None:
         finally:
             ended.set()
 
+    before = set(threading.enumerate())
     with pytest.raises(KeyboardInterrupt):
         run_handler(waits, patience=10 * SOON)
     assert ended.wait(SOON)
+    # With its threads the run is over, and leaves the level of the root logger to the next test.
+    for thread in set(threading.enumerate()) - before:
+        thread.join(SOON)
 
 
 @handler
@@ -81,16 +95,13 @@ def whispers() -> None:
     logger.debug("very softly")
 
 
-def test_a_test_that_listens_for_more_hears_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logging.getLogger(), "level", logging.DEBUG)
+def test_a_test_that_listens_for_more_hears_more() -> None:
+    logging.getLogger().setLevel(logging.DEBUG)
     assert [record.getMessage() for record in run_handler(whispers).logs] == ["very softly"]
     assert logging.getLogger().level == logging.DEBUG
 
 
-def test_a_run_within_a_run_leaves_the_roots_level_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Some other test may have left another one.
-    monkeypatch.setattr(logging.getLogger(), "level", logging.WARNING)
-
+def test_a_run_within_a_run_leaves_the_roots_level_as_it_was() -> None:
     @handler
     def runs_another() -> str:
         return str(run_handler(whispers).status)
