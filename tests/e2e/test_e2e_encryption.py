@@ -265,6 +265,7 @@ def test_without_the_key_all_that_reads_says_so_and_names_it(cluster: Cluster) -
     assert task.failure.message == f"({NOBODY_S})"
 
 
+@pytest.mark.longer
 async def test_the_asyncio_client_encrypts_and_decrypts_too(cluster: Cluster) -> None:
     cluster.worker(f"--keys={cluster.keys}")
     async with AsyncClient(cluster.wire[0].address, keys=cluster.keys) as client:
@@ -344,6 +345,7 @@ def test_a_leader_cannot_give_a_task_the_payload_or_the_handler_of_another(clust
                 client.handle(id).result(timeout=60)
 
 
+@pytest.mark.longer
 def test_a_worker_that_requires_encryption_refuses_clear_payloads(cluster: Cluster) -> None:
     cluster.worker(f"--keys={cluster.keys}", "--require-encryption")
     with pytest.raises(TaskFailed, match="REJECTED.*it is not encrypted.*--require-encryption"):

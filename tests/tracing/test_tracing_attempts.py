@@ -94,6 +94,7 @@ def test_a_retry_is_linked_to_the_submit_and_to_the_attempt_before(client: Clien
     assert [span.status for span in (first, second)] == ["ERROR", "UNSET"]
 
 
+@pytest.mark.longer
 def test_a_snooze_is_no_error(client: Client, receiver: Receiver) -> None:
     client.schedule(handler="sleepy").wait()
     first, second = receiver.some(2, "process default")
@@ -101,6 +102,7 @@ def test_a_snooze_is_no_error(client: Client, receiver: Receiver) -> None:
     assert second.links[1:] == (first.id,)
 
 
+@pytest.mark.longer
 def test_a_cancelled_attempt_is_no_error(client: Client, receiver: Receiver) -> None:
     with client.watch() as changes:
         handle = client.schedule(handler="until_told")
@@ -115,6 +117,7 @@ def test_a_cancelled_attempt_is_no_error(client: Client, receiver: Receiver) -> 
     assert (settle.parent, settle.attributes["gowork.task.outcome"]) == (process.id, "cancelled")
 
 
+@pytest.mark.longer
 def test_an_attempt_that_ran_out_of_time_is_an_error(client: Client, receiver: Receiver) -> None:
     client.schedule(handler="until_told", time_limit=0.05).wait()
     process = receiver.one("process default")
@@ -130,6 +133,7 @@ def test_a_follow_up_is_linked_to_the_attempt_that_scheduled_it(client: Client, 
     assert second.links == (first.id,)
 
 
+@pytest.mark.longer
 @pytest.mark.parametrize("told", ["--trace-parent", "GOWORK_TRACE_PARENT"])
 def test_attempts_are_children_of_the_submit_where_the_worker_is_told_so(
     exporting: None,
@@ -154,6 +158,7 @@ def test_attempts_are_children_of_the_submit_where_the_worker_is_told_so(
     assert (first.links, second.links) == ((), (first.id,))
 
 
+@pytest.mark.longer
 @pytest.mark.parametrize("trace_parent", [False, True])
 async def test_a_worker_within_a_program_goes_by_the_programs_provider(
     program: None, receiver: Receiver, start_cluster: Callable[[], Cluster], trace_parent: bool

@@ -44,11 +44,13 @@ def test_a_batch_has_one_span_to_which_all_its_tasks_are_linked(client: Client, 
     batch_is_told(receiver, 3)
 
 
+@pytest.mark.longer
 async def test_a_batch_of_the_asyncio_client_too(async_client: AsyncClient, receiver: Receiver) -> None:
     await async_client.wait(async_client.schedule_many(range(3), handler="work"))
     batch_is_told(receiver, 3)
 
 
+@pytest.mark.longer
 def test_a_batch_for_several_queues_names_none(client: Client, receiver: Receiver) -> None:
     client.wait(client.schedule_many([NewTask(queue=queue, handler="work") for queue in ("a", "b")]))
     send = receiver.one("send")
@@ -57,6 +59,7 @@ def test_a_batch_for_several_queues_names_none(client: Client, receiver: Receive
     assert [receiver.one(f"process {queue}").links for queue in ("a", "b")] == [(send.id,)] * 2
 
 
+@pytest.mark.longer
 async def test_the_asyncio_client_traces_a_task_of_its_own(async_client: AsyncClient, receiver: Receiver) -> None:
     await (await async_client.schedule(handler="work_async")).wait()
     assert receiver.one("process default").links == (receiver.one("send default").id,)
@@ -90,6 +93,7 @@ def test_refusals_keep_their_type_and_details(client: Client, receiver: Receiver
     assert receiver.named("send default")[-1].attributes["error.type"] == "gowork.client.errors.AlreadyExists"
 
 
+@pytest.mark.longer
 async def test_refusals_of_the_asyncio_client_too(async_client: AsyncClient, receiver: Receiver) -> None:
     await async_client.schedule("x", id="a", handler="work")
     with pytest.raises(AlreadyExists) as caught:
@@ -100,6 +104,7 @@ async def test_refusals_of_the_asyncio_client_too(async_client: AsyncClient, rec
         [handle async for handle in async_client.schedule_many([NewTask("z", id="a", handler="work")])]
 
 
+@pytest.mark.longer
 def test_a_program_that_traces_all_its_calls_has_each_once_and_can_cancel_streams(
     program: None, cluster: Cluster, receiver: Receiver
 ) -> None:
@@ -115,6 +120,7 @@ def test_a_program_that_traces_all_its_calls_has_each_once_and_can_cancel_stream
     assert len([span for span in receiver.named(SCHEDULE_TASK) if span.kind == "CLIENT"]) == 2
 
 
+@pytest.mark.longer
 async def test_so_has_one_with_asyncio(program: None, cluster: Cluster, receiver: Receiver) -> None:
     instrumentor = GrpcAioInstrumentorClient()
     instrumentor.instrument()
@@ -138,6 +144,7 @@ async def test_streams_go_on_as_without_traces_and_have_no_spans(async_client: A
     assert [span.name for span in receiver.spans if span.name.endswith(streams)] == []
 
 
+@pytest.mark.longer
 async def test_bytes_that_are_no_protobuf_are_refused_as_without_traces(cluster: Cluster) -> None:
     async with grpc.aio.insecure_channel(cluster.leader.scheduler) as channel:
         call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(SCHEDULE_TASK)
@@ -149,6 +156,7 @@ async def test_bytes_that_are_no_protobuf_are_refused_as_without_traces(cluster:
     )
 
 
+@pytest.mark.longer
 async def test_health_checks_are_not_traced(cluster: Cluster, receiver: Receiver) -> None:
     async with grpc.aio.insecure_channel(cluster.leader.scheduler) as channel:
         await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
@@ -176,6 +184,7 @@ def test_commands_are_traced(cluster: Cluster, receiver: Receiver, tmp_path: Pat
     assert receiver.some(2, SCHEDULE_TASK)[0].parent == send.id
 
 
+@pytest.mark.longer
 def test_a_worker_that_is_dialled_is_traced_over_its_calls(
     client: Client, receiver: Receiver, cluster: Cluster
 ) -> None:

@@ -84,6 +84,7 @@ async def test_tasks_of_an_environment_follow_each_other_in_one_process(
     assert first["pid"] == (await result(scripted, 2, "reports"))["pid"]
 
 
+@pytest.mark.longer
 async def test_a_process_of_an_environment_that_dies_loses_its_task_alone(
     leader: Any, start_worker: Any, reports: str
 ) -> None:
@@ -120,6 +121,7 @@ async def test_a_task_that_names_no_handler_runs_in_the_environment_that_has_the
     assert (await result(scripted, 1, ""))["tiny"] == "1"
 
 
+@pytest.mark.longer
 async def test_a_drain_waits_for_a_task_of_an_environment(leader: Any, start_worker: Any, reports: str) -> None:
     service = await start_worker(runners=1, selection=CHOSEN, plugin_envs=(reports,))
     scripted = await leader.session()
@@ -133,6 +135,7 @@ async def test_a_drain_waits_for_a_task_of_an_environment(leader: Any, start_wor
     await service.task
 
 
+@pytest.mark.longer
 async def test_what_a_handler_of_an_environment_prints_is_passed_on(
     leader: Any, start_worker: Any, reports: str, capfd: pytest.CaptureFixture[str], eventually: Any
 ) -> None:
@@ -175,6 +178,7 @@ async def test_tasks_of_an_environment_that_breaks_are_handed_back_and_others_ru
     assert (await scripted.report(2)).outcome == tasks.ATTEMPT_OUTCOME_COMPLETED
 
 
+@pytest.mark.longer
 async def test_an_environment_that_gets_another_version_later_runs_nothing(
     leader: Any, start_worker: Any, own_environment: Path
 ) -> None:
@@ -293,6 +297,7 @@ async def test_the_python_of_an_environment_in_place_of_its_folder_is_told_apart
     assert f"as in {reports}" in await refusal(f"{reports}/bin/python")
 
 
+@pytest.mark.longer
 async def test_all_environments_at_fault_are_named(tmp_path: Path, reports: str) -> None:
     reason = await refusal(tmp_path / "a", reports, tmp_path / "b")
     assert f"{tmp_path}/a does not exist" in reason
@@ -313,6 +318,7 @@ async def test_a_python_that_hangs_is_ended_and_named(
     assert not pid.exists() or not process_exists(int(pid.read_text()))
 
 
+@pytest.mark.longer
 async def test_a_plugin_that_hangs_when_it_is_loaded_is_ended_and_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -337,6 +343,7 @@ def hanging_plugin(path: Path, pid: Path) -> None:
     install(equipped(path), "reports", "\n".join(lines))
 
 
+@pytest.mark.longer
 @pytest.mark.parametrize("make", [hanging_python, hanging_plugin])
 async def test_a_worker_that_is_stopped_while_it_looks_at_an_environment_ends_at_once(
     tmp_path: Path, make: Callable[[Path, Path], None], eventually: Any, process_exists: Callable[[int], bool]
@@ -357,6 +364,7 @@ async def test_a_handler_of_two_environments_is_refused_with_both_names(reports:
     assert "choose plugins by --plugin" in reason
 
 
+@pytest.mark.longer
 async def test_a_handler_of_an_environment_and_of_the_worker_itself_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
