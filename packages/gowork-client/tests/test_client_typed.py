@@ -95,6 +95,13 @@ def test_a_result_that_does_not_fit_names_the_field() -> None:
         finished(done, '{"path":1}').result()
 
 
+def test_tasks_without_a_handler_of_their_own_have_the_function_of_all() -> None:
+    functions = Functions(dict)
+    assert list(functions.of(["a", "b"])) == [dict, dict]
+    functions.note("c", NewTask(handler=list))
+    assert list(functions.of(["b", "c", "d"])) == [dict, list, dict]
+
+
 def test_nothing_is_kept_of_a_task_that_was_acknowledged() -> None:
     functions = Functions(None)
     functions.note("a", NewTask(handler=dict))
