@@ -156,6 +156,11 @@ class LeadersCluster(Cluster):
                 # Probes are asked, because nobody tells.
                 await asyncio.sleep(LOOK_SECONDS)
 
+    def report(self) -> str:
+        """What each leader answers to the question whether it is ready, and has logged last."""
+        ready = {name: answer(f"http://{self._listens[name]['http']}/readyz") for name in LEADERS}
+        return "\n".join(f"{name}: {said!r}; {self.told(name)}" for name, said in ready.items())
+
     async def _is_well(self) -> bool:
         for name in LEADERS:
             if b"false" in (

@@ -145,7 +145,9 @@ async def _well(cluster: LeadersCluster, load: Load) -> None:
             await cluster.well()
             await load.passed(time.monotonic())
     except TimeoutError:
-        raise Stuck(f"after a fault, a leader was not ready or no new task completed for {STUCK_SECONDS:g} s") from None
+        report = await asyncio.to_thread(cluster.report)
+        words = f"a leader was not ready or no new task completed for {STUCK_SECONDS:g} s"
+        raise Stuck(f"after a fault, {words}:\n{report}") from None
 
 
 def _as_faults(events: Sequence[Event]) -> list[chaos_faults.Event]:
