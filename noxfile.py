@@ -166,7 +166,7 @@ ETCD_TESTS = [
 #: The commit from which leaders that share a log can be upgraded.
 FIRST_WITH_SEVERAL_LEADERS = "dd5c6b3"
 #: What `oldest` and `newest` try more of than CI, besides the longer tests: tests/fuzz sends other sequences of calls
-#: each time, and tests/sim looks for all planted bugs, of which CI has a sixth each day.
+#: each time, and tests/sim looks for all planted bugs, of which CI has a twelfth each day.
 MORE = {"GOWORK_FUZZ_EXAMPLES": "120", "GOWORK_ALL_PLANTS": "1"}
 #: How long a benchmark may take to end after Ctrl-C, in seconds.
 STOPPING_SECONDS = 30.0

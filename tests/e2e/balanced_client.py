@@ -6,6 +6,7 @@ as JSON what it has seen. Any call's error ends it.
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import sys
 import threading
@@ -18,8 +19,8 @@ from gowork.client import Client, NewTask, TaskStatus, TaskView
 TOGETHER = 5
 #: How many watches there are, so that some go through each leader.
 WATCHES = 3
-#: How long a wait may take, in seconds.
-PATIENCE = 120.0
+#: How long a wait may take, in seconds. Tests wait longer for the program, so that it says what it lacks.
+PATIENCE = 100.0
 
 
 class Program:
@@ -85,10 +86,21 @@ class Program:
         thread.start()
         return thread
 
+    def unseen(self) -> list[tuple[int, str, list[str]]]:
+        """What watches have not shown as completed yet: (number of the watch, task, the statuses that it has shown)."""
+        return [
+            (number, id, seen.get(id, []))
+            for number, seen in enumerate(self.watched)
+            for id in self.results
+            if seen.get(id, [""])[-1] != "COMPLETED"
+        ]
+
     def wait_for(self, what: Callable[[], bool]) -> None:
         """Waits until something is so, and raises what has ended a thread."""
         with self._turned:
-            assert self._turned.wait_for(lambda: self._failed or what(), PATIENCE), self._rounds
+            if not self._turned.wait_for(lambda: self._failed or what(), PATIENCE):
+                faulthandler.dump_traceback()
+                raise AssertionError(f"not so after {PATIENCE:g} s; done: {self._rounds}; unseen: {self.unseen()}")
             if self._failed:
                 raise self._failed[0]
 
@@ -122,9 +134,7 @@ def main() -> None:
         program.ends.set()
         for thread in threads:
             thread.join(PATIENCE)
-        program.wait_for(
-            lambda: all(seen.get(id, [""])[-1] == "COMPLETED" for seen in program.watched for id in program.results)
-        )
+        program.wait_for(lambda: not program.unseen() and not any(thread.is_alive() for thread in threads))
         attempts = {
             task.id: [each.outcome for each in task.attempts]
             for task in client.tasks(labels={"watched": "yes"}, view=TaskView.FULL)

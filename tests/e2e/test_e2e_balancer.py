@@ -103,7 +103,7 @@ def test_nobody_behind_the_balancer_notices_that_the_leader_dies(balanced: Balan
             first_line(program, log)
             assert "done" in balanced.gowork("add", "--wait", "done")
             assert balanced.leading() != first
-            told, _ = program.communicate(timeout=120)
+            told, _ = program.communicate(timeout=240)
         finally:
             kill(program)
     assert program.returncode == 0, log.read_text()

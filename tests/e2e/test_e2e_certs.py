@@ -149,6 +149,7 @@ def test_a_callback_worker_calls_its_leader_with_new_certificates(tmp_path: Path
             assert process.wait(PATIENCE) == 0
 
 
+@pytest.mark.longer
 def test_a_worker_takes_new_certificates_while_its_session_goes_on(tmp_path: Path, certs: Path) -> None:
     leader = leading(tmp_path, certs)
     log = tmp_path / "gowork-worker.log"

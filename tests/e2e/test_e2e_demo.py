@@ -54,6 +54,7 @@ def test_the_demo_completes_every_task_and_cleans_up(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.longer
 def test_a_kept_cluster_stays_until_it_is_stopped_as_told(tmp_path: Path) -> None:
     out = demo(tmp_path, "--keep")
     running = processes_of(tmp_path)

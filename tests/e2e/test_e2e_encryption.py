@@ -230,6 +230,7 @@ def test_the_log_in_etcd_sees_ciphertexts_alone(tmp_path: Path) -> None:
         assert any(str(folder) in each for each in cluster.seen("CLEAR"))
 
 
+@pytest.mark.longer
 def test_without_the_key_all_that_reads_says_so_and_names_it(cluster: Cluster) -> None:
     cluster.worker(f"--keys={cluster.keys}")
     everything(cluster)
@@ -397,6 +398,7 @@ def test_a_worker_with_a_set_up_that_cannot_work_says_so_at_its_start(
     assert re.search(told, said), said
 
 
+@pytest.mark.longer
 def test_keys_are_made_and_changed_by_commands(tmp_path: Path) -> None:
     def keys(*arguments: str) -> tuple[int, str]:
         command = ["gowork", "keys", *arguments]

@@ -59,6 +59,7 @@ def trio(tmp_path: Path) -> Iterator[Trio]:
         yield Trio(leaders, stack.enter_context(Client(addresses, timeout=120)))
 
 
+@pytest.mark.longer
 def test_an_operator_sees_all_leaders_through_any_and_has_them_hand_over(trio: Trio, tmp_path: Path) -> None:
     before = trio.registered()
     assert before.leading is not None

@@ -426,7 +426,7 @@ def seen_while(what: Any, scheduler: str, files: TlsFiles, folder: Path) -> dict
         program.stdin.write("\n")
         program.stdin.flush()
         first_line(program, folder / "program.log")
-        told, _ = program.communicate(timeout=PATIENCE)
+        told, _ = program.communicate(timeout=4 * PATIENCE)
     finally:
         kill(program)
     assert program.returncode == 0, (folder / "program.log").read_text()

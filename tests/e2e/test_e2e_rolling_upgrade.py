@@ -52,6 +52,7 @@ def test_a_payload_finds_the_worker_whose_handler_reads_it(
         assert len({attempt.worker for attempt in client.get(misfit.id).attempts}) == 2
 
 
+@pytest.mark.longer
 def test_a_task_runs_by_a_version_that_it_asks_for_and_keeps_which_it_was(
     tmp_path: Path, leader: RunningLeader, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,7 @@ HANDLERS = Path(__file__).parent
 FAMILIES = [("plain", 3, 15), ("on_loop", 3, 15), ("isolated", 2, 3)]
 
 
+@pytest.mark.longer
 @pytest.mark.parametrize("arguments", [["--slots=2", "--runners=1"], ["--slots=4", "--runners=2"]])
 def test_parents_that_wait_for_their_children_never_stand_still(
     leader: RunningLeader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]

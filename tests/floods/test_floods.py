@@ -101,6 +101,7 @@ async def welcomed(channel: grpc.aio.Channel, name: str, credit: int = 0) -> Any
     return call
 
 
+@pytest.mark.longer
 async def test_a_flood_of_batches_is_held_back(leader: RunningLeader) -> None:
     tasks = [pb.Task(id=f"t{number}", handler="h", data=bytes(MIB - 100)) for number in range(4)]
     batch = pb.ScheduleTasksRequest(tasks=tasks).SerializeToString()
@@ -116,6 +117,7 @@ async def test_a_flood_of_batches_is_held_back(leader: RunningLeader) -> None:
         await channel.close()
 
 
+@pytest.mark.longer
 @pytest.mark.parametrize("by_columns", [False, True])
 async def test_huge_results_of_many_workers_wait_with_the_workers(
     leader: RunningLeader, channel: grpc.aio.Channel, by_columns: bool

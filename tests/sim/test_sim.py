@@ -25,7 +25,7 @@ from gowork.leader._core.state import State
 
 HERE = Path(__file__).parent
 #: The seeds of one test; there are several tests, so that all processors take part.
-CHUNK_SEEDS = 50
+CHUNK_SEEDS = 25
 #: How many seeds have several leaders.
 SEVERAL_SEEDS = 20
 #: How many times as many are tried at most, until each kind of event has occurred.
@@ -71,9 +71,17 @@ FINDERS = {
     "grant_whatever_the_version": "a task runs only within its range",
 }
 #: In how many days each planted bug is looked for once. All of them take minutes.
-PLANT_DAYS = 6
+PLANT_DAYS = 12
 #: {planted bug: how many seeds do not find it}. They are left out, because a test must be short.
-SEEDS_IN_VAIN = {"forget_drains_on_recovery": 7, "worker_reports_what_was_released": 77, "accept_stale_fence": 27}
+SEEDS_IN_VAIN = {
+    "forget_drains_on_recovery": 7,
+    "elect_a_lagging_store": 7,
+    "worker_starts_while_cut_off": 9,
+    "worker_reports_whatever_comes": 18,
+    "confirm_before_the_question": 33,
+    "accept_stale_fence": 47,
+    "worker_reports_what_was_released": 77,
+}
 #: What must occur in each chunk, so that every part of the simulator is used.
 MUST_OCCUR = [
     "answer: Cancel TASK_FINISHED",
@@ -190,9 +198,9 @@ MUST_OCCUR_TO_SEVERAL = [
 ]
 
 
-# It takes half a minute on an idle processor, and much longer on a busy one.
+# It takes a quarter of a minute on an idle processor, and much longer on a busy one.
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("first", [0, *(pytest.param(seed, marks=pytest.mark.longer) for seed in (50, 100, 150))])
+@pytest.mark.parametrize("first", [0, *(pytest.param(seed, marks=pytest.mark.longer) for seed in range(25, 200, 25))])
 def test_no_history_breaks_a_rule(first: int):
     check(first, CHUNK_SEEDS, MUST_OCCUR)
 

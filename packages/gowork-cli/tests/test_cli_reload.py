@@ -85,6 +85,7 @@ def test_new_code_is_run_and_the_leader_stays(reloaded: Any, invoke: Callable[..
     assert after != before
 
 
+@pytest.mark.longer
 def test_code_that_does_not_load_leaves_the_workers_as_they_are(reloaded: Any, invoke: Callable[..., Any]) -> None:
     up = reloaded
     before = worker_pids(up)

@@ -63,6 +63,7 @@ def test_everything_ends_with_it_however_it_dies(up_in, tmp_path: Path) -> None:
     assert not alive
 
 
+@pytest.mark.longer
 def test_tasks_are_there_again_at_the_next_start(up_in, invoke, tmp_path: Path) -> None:
     with up_in(tmp_path) as up:
         assert invoke(["--leader", up.scheduler, "add", "kept", "21", "--handler", "double", "--wait"]).exit_code == 0
@@ -84,6 +85,7 @@ def test_the_end_of_the_leader_ends_all(up_in, tmp_path: Path) -> None:
     assert not alive
 
 
+@pytest.mark.longer
 def test_a_worker_that_ends_is_reported_and_not_restarted(up_in, invoke, tmp_path: Path) -> None:
     with up_in(tmp_path, "--workers", "2") as up:
         worker = children_by_module(up.process.pid)["gowork.worker"][0]
@@ -109,6 +111,7 @@ def test_workers_have_the_keys_that_are_given(up_in, invoke, tmp_path: Path) -> 
         assert (result.exit_code, '"payload":"hello"' in result.stdout) == (0, True), result.output
 
 
+@pytest.mark.longer
 def test_leader_and_workers_can_be_scraped(up_in, tmp_path: Path) -> None:
     with up_in(tmp_path, "--workers", "2") as up:
         pages = [up.addresses["http"], *up.addresses["workers_http"]]
@@ -164,6 +167,7 @@ def test_for_people_it_says_where_all_is_and_what_to_do_next(tmp_path: Path) -> 
     assert f"tasks     kept in {tmp_path / 'gowork.db'}\n" in text
 
 
+@pytest.mark.longer
 @pytest.mark.parametrize(
     ("options", "variables"), [(["--log-format", "json"], {}), ([], {"GOWORK_LOG_FORMAT": "json"})]
 )

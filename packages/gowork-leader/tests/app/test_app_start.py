@@ -118,6 +118,7 @@ def unwritable(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.mark.longer
 def test_a_store_on_a_file_system_of_the_network_is_refused_unless_an_option_says_otherwise(tmp_path: Path) -> None:
     with served_folder(tmp_path) as folder:
         for place in (f"--data-dir={folder}", f"--store=sqlite:///{folder}/gowork.db"):

@@ -149,6 +149,7 @@ async def assert_turned_away(here: Office, reason: str) -> None:
         assert refusal.message
 
 
+@pytest.mark.longer
 async def test_a_worker_and_a_client_go_on_over_twenty_terms_and_nothing_of_a_term_is_left(tmp_path: Path) -> None:
     process = psutil.Process()
     loads = []
