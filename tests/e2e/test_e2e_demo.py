@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import psutil
+import pytest
 
 DEMO = Path(__file__).parents[2] / "examples/demo/run.py"
 #: The demo's time limit, in seconds; README says that it takes about a minute.

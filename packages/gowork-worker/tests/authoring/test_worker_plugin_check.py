@@ -251,8 +251,12 @@ def test_a_run_that_ends_before_it_is_asked_to_stop_does_not_show_that_it_stops(
             assert (result.is_skipped, result.faults, result.note) == (False, [], ended)
         else:
             assert result.is_skipped
-            # Cancelling waits for no look, so it may come just before or just after the end of a run as short as this.
-            when = "(before it could be cancelled|although it was asked to stop)" if "cancel" in title else "before its time ran out"
+            # Cancelling waits for no look, so it may come just before or just after the end of so short a run.
+            when = (
+                "(before it could be cancelled|although it was asked to stop)"
+                if "cancel" in title
+                else "before its time ran out"
+            )
             assert re.match(rf"it ended \(completed\) {when}: ", result.faults[0])
             assert "give a payload that takes longer" in result.faults[0]
 
