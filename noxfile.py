@@ -303,7 +303,7 @@ def upgrade(session: nox.Session) -> None:
 
 @nox.session(name="all")
 def all_(session: nox.Session) -> None:
-    """Runs every check, all tests and everything that takes longer, each to its end. It takes two hours on two cores."""
+    """Runs every check, all tests and everything that takes longer, each to its end; two hours on two cores."""
     for part, arguments in {**PARTS, **LONGER}.items():
         session.notify(part, posargs=arguments)
 
