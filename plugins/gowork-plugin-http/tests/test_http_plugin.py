@@ -498,7 +498,13 @@ def test_what_is_not_public_is_not_dialled_however_it_is_written(
     monkeypatch.setenv(ALLOW_VARIABLE, "10.0.0.0/8")
     server.answers["/"] = answer(b"reached")
     said = failed(attempt(f"http://{host}:{server.port}/"), "Fail", retried=False)
-    assert re.search(rf"which is not public, so it is not called; {ALLOW_VARIABLE}|not a canonical IPv4 address", said)
+    # The other two are what newer and older versions of the HTTP library say of a host of digits that is no address.
+    words = (
+        f"which is not public, so it is not called; {ALLOW_VARIABLE}",
+        "not a canonical IPv4 address",
+        f"'{host}' does not appear to be an IPv4 or IPv6 address",
+    )
+    assert any(each in said for each in words), said
     assert server.requests == []
 
 
