@@ -10,6 +10,7 @@ from sim_violation import Violation
 from gowork.leader._core.model import Outcome
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
+from gowork.worker._runner.completion import AttemptReport
 
 if TYPE_CHECKING:
     from sim_world import World
@@ -72,7 +73,7 @@ class WorkerChecks:
             raise Violation("no more run than there are slots", self._instance, len(self._running))
         world.checks.work.started(fence, id)
 
-    def finished(self, fence: int, report: session.Report) -> None:
+    def finished(self, fence: int, report: AttemptReport) -> None:
         """Notes that a runner has ended a task and will report it."""
         del self._running[fence]
         self._came_to[fence] = report.outcome

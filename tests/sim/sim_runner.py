@@ -18,6 +18,7 @@ from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._runner import endings, messages, outcomes, pipe
 from gowork.worker._runner.columns import pack
+from gowork.worker._runner.completion import AttemptReport, Completion
 from gowork.worker._runner.messages import StopKind
 from gowork.worker._runner.table import SlotTable
 
@@ -85,7 +86,7 @@ class SimRunner:
         self._owes_word = False
         self._slots_heard = 0
         #: Reports that it has not sent yet.
-        self._reports: list[session.Report] = []
+        self._reports: list[AttemptReport] = []
         self._is_ready = self._is_stopped = False
 
     # The process.
@@ -374,7 +375,7 @@ class SimRunner:
         self._pump()
         self._leave()
 
-    def _outcome(self, work: _Work) -> session.Report:
+    def _outcome(self, work: _Work) -> AttemptReport:
         rng, world = self._rng, self._world
         if work.stop is not None and (work.stop[0] is StopKind.TIMEOUT or rng.random() < 0.8):
             kind, reason = work.stop
@@ -382,11 +383,14 @@ class SimRunner:
                 return endings.timed_out(work.fence, work.id, work.limit_ms)
             make = endings.cancelled if kind is StopKind.CANCEL else endings.interrupted
             return make(work.fence, work.id, reason)
-        report = session.Report(fence=work.fence, id=work.id, outcome=tasks.ATTEMPT_OUTCOME_COMPLETED, result="done")
+        completion = Completion(work.fence, work.id, "done", b"")
         match "completed" if world.calm else rng.choice(_OUTCOMES):
             case "completed":
-                if not world.calm:
-                    report.follow_ups.extend(follow_ups_of(work.id, world.submitted, rng))
+                follow_ups = [] if world.calm else follow_ups_of(work.id, world.submitted, rng)
+                if not follow_ups:
+                    return completion
+                report = completion.message()
+                report.follow_ups.extend(follow_ups)
             case "failed":
                 report = session.Report(fence=work.fence, id=work.id, outcome=tasks.ATTEMPT_OUTCOME_FAILED)
                 report.failure.kind = tasks.FAILURE_KIND_HANDLER
@@ -400,7 +404,7 @@ class SimRunner:
                 raise AssertionError(other)
         return report
 
-    def _report(self, report: session.Report) -> None:
+    def _report(self, report: AttemptReport) -> None:
         self._reports.append(report)
         if len(self._reports) == 1:
             late = not self._world.calm and self._rng.random() < 0.05
@@ -408,8 +412,8 @@ class SimRunner:
 
     def _flush(self) -> None:
         if self._reports and not (self._is_dead or self.is_blocked):
-            reports, self._reports = self._reports, []
-            reports, columns = pack(reports, self._world.rows_min)
+            attempts, self._reports = self._reports, []
+            reports, columns = pack(attempts, self._world.rows_min)
             completions = () if columns is None else (columns,)
             frame = session.ConnectRequest(reports=reports, completions=completions)
             self._send(pipe.WORK, frame.SerializeToString())

@@ -20,11 +20,11 @@ from sim_tasks import LABELS, NOTES, VERSIONS
 from sim_violation import Violation
 
 from gowork.proto.completions import reports_of
-from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._app.service import Service
 from gowork.worker._core.options import Options
 from gowork.worker._runner.columns import pack
+from gowork.worker._runner.completion import Completion
 
 if TYPE_CHECKING:
     from sim_world import World
@@ -104,8 +104,7 @@ class SimWorker:
             if lies:
                 self.world.trace.fault("a worker reports what it never held", self.instance)
                 fence = self.rng.choice(lies)
-                report = session.Report(fence=fence, id=fences[fence], outcome=tasks.ATTEMPT_OUTCOME_COMPLETED)
-                reports, columns = pack([report], self.world.rows_min)
+                reports, columns = pack([Completion(fence, fences[fence], "", b"")], self.world.rows_min)
                 lie = session.ConnectRequest(reports=reports, completions=() if columns is None else (columns,))
                 link.send(lie.SerializeToString())
 

@@ -30,7 +30,13 @@ from gowork.worker._desk.instructions import (
 )
 from gowork.worker._desk.runner import RunnerId
 from gowork.worker._runner import endings, messages
+from gowork.worker._runner.completion import Completion
 from gowork.worker._runner.messages import Running
+
+
+def completed(fence: int, id: str) -> session.Report:
+    """The report of an attempt that has returned None."""
+    return Completion(fence, id, "null", b"").message()
 
 
 def by_column(reports: list[session.Report]) -> session.Completions:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from desk_fleet import completed
 from desk_stage import READY, FakeRunner, Stage
 
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
@@ -23,7 +24,7 @@ from gowork.worker._desk.events import (
     WorkerStarted,
 )
 from gowork.worker._desk.instructions import BeginDrain, NoteLoss
-from gowork.worker._runner import messages, outcomes
+from gowork.worker._runner import messages
 from gowork.worker._runner.messages import StopKind
 
 
@@ -69,7 +70,7 @@ def test_an_isolated_process_is_told_to_stop_when_it_has_been_idle_since_its_las
     stage.withhold(lender, 1)
     stage.now = 100.0
     stage.look()
-    stage.tell(Reported(alone.id, [outcomes.completed(1, "t1", None)], 10))
+    stage.tell(Reported(alone.id, [completed(1, "t1")], 10))
     stage.now = 129.0
     stage.look()
     assert alone.said == []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from desk_fleet import by_column
+from desk_fleet import by_column, completed
 from desk_stage import READY, Stage
 
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
@@ -23,7 +23,7 @@ from gowork.worker._desk.events import (
     WorkerStarted,
 )
 from gowork.worker._desk.instructions import SPEAK, StartTasks, Tell
-from gowork.worker._runner import endings, messages, outcomes
+from gowork.worker._runner import endings, messages
 
 
 @pytest.fixture
@@ -183,9 +183,7 @@ def test_task_that_is_cancelled_is_not_given_to_another_runner_when_its_own_give
     assert stage.reported() == {2: tasks.ATTEMPT_OUTCOME_CANCELLED}
 
 
-@pytest.mark.parametrize(
-    ("report", "goes_on"), [(endings.lost(1, "t1", "struck"), False), (outcomes.completed(1, "t1", None), True)]
-)
+@pytest.mark.parametrize(("report", "goes_on"), [(endings.lost(1, "t1", "struck"), False), (completed(1, "t1"), True)])
 def test_a_process_that_lost_its_isolated_task_and_lives_gets_no_other(
     stage: Stage, report: session.Report, goes_on: bool
 ) -> None:
@@ -232,7 +230,7 @@ def test_credit_grows_by_what_waits_and_counts_no_task_that_has_ended() -> None:
     stage.say(runner, messages.Waiting(2))
     assert list(stage.take().credit) == [4]
     # The reports come before the runner's next word on who waits.
-    stage.tell(Reported(runner.id, [outcomes.completed(fence, f"t{fence}", "", ()) for fence in (1, 2)], 9))
+    stage.tell(Reported(runner.id, [completed(fence, f"t{fence}") for fence in (1, 2)], 9))
     assert (runner.known.waiting, runner.known.usable_slots) == (2, 2)
 
 
@@ -375,8 +373,8 @@ def test_columns_leave_without_what_was_released_or_reported_already(stage: Stag
     stage.grant(1, 2, 3, 4)
     stage.receive(released=[1])
     stage.report(runner, 2)
-    columns = by_column([outcomes.completed(fence, f"t{fence}", None) for fence in (1, 2, 3, 3)])
-    stage.tell(Reported(runner.id, [outcomes.completed(4, "t4", None)], 90, [columns]))
+    columns = by_column([completed(fence, f"t{fence}") for fence in (1, 2, 3, 3)])
+    stage.tell(Reported(runner.id, [completed(4, "t4")], 90, [columns]))
     frame = stage.take()
     assert [fence for columns in frame.completions for fence in columns.fences] == ([3] if reads else [])
     assert [report.fence for report in frame.reports] == ([2, 4] if reads else [2, 4, 3])

@@ -14,6 +14,7 @@ from gowork.worker._core.context import Place
 from gowork.worker._core.plugins import load
 from gowork.worker._core.selection import Selection
 from gowork.worker._runner import messages
+from gowork.worker._runner.completion import AttemptReport, Completion
 from gowork.worker._runner.executor import Executor
 from gowork.worker._runner.outbox import Outbox
 from gowork.worker._runner.table import SlotTable
@@ -67,12 +68,12 @@ class Rig:
                 self.changed.clear()
         return self.reports[fence]
 
-    def _take(self, reports: list[session.Report], size: int, progress: list[session.ProgressReport]) -> None:
+    def _take(self, reports: list[AttemptReport], size: int, progress: list[session.ProgressReport]) -> None:
         for report in reports:
             assert report.fence not in self.reports or self.may_repeat
             if report.fence in self.reports:
                 continue
-            self.reports[report.fence] = report
+            self.reports[report.fence] = report.message() if isinstance(report, Completion) else report
             self.order.append(report.fence)
         self.progress += progress
         self.changed.set()

@@ -17,6 +17,7 @@ from gowork.worker import Cancel, Retry, Snooze, handler
 from gowork.worker._core import logs
 from gowork.worker._core.handlers import RetryOptions
 from gowork.worker._runner import endings, failure_log, outcomes
+from gowork.worker._runner.completion import Completion
 from gowork.worker._runner.failure_log import Detail, FailureLog
 from gowork.worker._runner.next_steps import next_step
 
@@ -101,7 +102,7 @@ def test_attempt_that_has_not_failed_leaves_no_line(lines: Lines, error: BaseExc
     log = FailureLog(Detail.TRACEBACK)
     log.note(grant(), tasks.Task(), "h", None, failed(error))
     log.note(grant(), tasks.Task(), "h", None, endings.interrupted(1, "t", "drain"))
-    log.note(grant(), tasks.Task(), "h", None, outcomes.completed(1, "t", 1))
+    log.note(grant(), tasks.Task(), "h", None, Completion(1, "t", "1", b"").message())
     assert lines() == []
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from gowork.proto import limits
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
+from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker import Context, handler
 from gowork.worker._core.context import Place
 from gowork.worker._runner import outcomes
@@ -40,7 +41,9 @@ def test_follow_ups_travel_with_the_completion() -> None:
         ctx.schedule("text", id="mine", plugin_version=">=1.2,<2"),
     ]
     assert ids == ["parent/1", "parent/2", "mine"]
-    first, second, third = outcomes.completed(9, "parent", None, ctx.follow_ups).follow_ups
+    report = outcomes.completed(9, "parent", None, ctx.follow_ups)
+    assert isinstance(report, session.Report)
+    first, second, third = report.follow_ups
     assert (first.handler, first.payload, first.priority) == ("next-step", '{"n":1}', tasks.TASK_PRIORITY_HIGH)
     assert (first.time_limit_ms, first.retry.max_attempts, dict(first.labels)) == (1500, 3, {"a": "b"})
     assert (second.handler, second.data, second.queue, dict(second.selector)) == (

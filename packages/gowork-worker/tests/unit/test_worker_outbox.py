@@ -11,6 +11,7 @@ from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._core.plugins import Selection, load
 from gowork.worker._runner import outcomes
+from gowork.worker._runner.completion import AttemptReport
 from gowork.worker._runner.job import Job
 from gowork.worker._runner.messages import Executed
 from gowork.worker._runner.outbox import Outbox
@@ -28,7 +29,7 @@ class Sent:
         self.executed: list[int] = []
         self.outbox = Outbox(self._take, self._count)
 
-    def _take(self, reports: list[session.Report], size: int, progress: list[session.ProgressReport]) -> None:
+    def _take(self, reports: list[AttemptReport], size: int, progress: list[session.ProgressReport]) -> None:
         if reports:
             self.reports.append([report.fence for report in reports])
         self.progress += [word.fence for word in progress]

@@ -18,6 +18,7 @@ from gowork.worker._core.context import Place
 from gowork.worker._core.plugins import load
 from gowork.worker._core.selection import Selection
 from gowork.worker._runner import messages, outcomes, pipe
+from gowork.worker._runner.completion import Completion
 from gowork.worker._runner.executor import Executor
 from gowork.worker._runner.job import Job
 from gowork.worker._runner.messages import Running
@@ -103,9 +104,10 @@ def test_a_result_that_cannot_be_sent_fails_at_once_and_for_good(value: object) 
 
 
 def test_empty_bytes_are_told_from_no_result() -> None:
-    assert outcomes.completed(1, "t", b"").result_is_empty_data
-    assert not outcomes.completed(1, "t", None).result_is_empty_data
-    assert not outcomes.completed(1, "t", b"x").result_is_empty_data
+    told = [outcomes.completed(1, "t", value) for value in (b"", None, b"x")]
+    reports = [report.message() if isinstance(report, Completion) else report for report in told]
+    assert [message.result_is_empty_data for message in reports] == [True, False, False]
+    assert [(message.result, message.result_data) for message in reports] == [("", b""), ("null", b""), ("", b"x")]
 
 
 def test_surrogates_in_a_message_are_written_as_escapes() -> None:

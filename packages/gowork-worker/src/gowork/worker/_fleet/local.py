@@ -20,6 +20,7 @@ from gowork.worker._desk.events import Event, Progressed, Reported, RunnerGone, 
 from gowork.worker._desk.instructions import StartRunner
 from gowork.worker._runner import forks, messages
 from gowork.worker._runner.columns import pack
+from gowork.worker._runner.completion import AttemptReport
 from gowork.worker._runner.exceptions import type_name
 from gowork.worker._runner.executor import Executor
 from gowork.worker._runner.main import encrypting_of, load, ready_of
@@ -155,9 +156,9 @@ class LocalRunner:
     def begun(self) -> set[int]:
         return self._table.begun()
 
-    def _send_work(self, reports: list[session.Report], size: int, progress: list[session.ProgressReport]) -> None:
-        if reports:
-            reports, columns = pack(reports)
+    def _send_work(self, attempts: list[AttemptReport], size: int, progress: list[session.ProgressReport]) -> None:
+        if attempts:
+            reports, columns = pack(attempts)
             self._tell(Reported(self.id, reports, size, () if columns is None else (columns,)))
         if progress:
             self._tell(Progressed(progress))

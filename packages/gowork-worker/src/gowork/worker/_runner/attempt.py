@@ -19,6 +19,7 @@ from gowork.worker._core.around import AroundTasks
 from gowork.worker._core.context import Context, Place
 from gowork.worker._core.logs import running
 from gowork.worker._runner import outcomes
+from gowork.worker._runner.completion import AttemptReport
 from gowork.worker._runner.encrypting import Encrypting
 from gowork.worker._runner.failure_log import Detail, FailureLog
 from gowork.worker._runner.job import Job
@@ -73,7 +74,7 @@ class Attempts:
             task.payload_form,
         )
 
-    def run(self, job: Job) -> session.Report:
+    def run(self, job: Job) -> AttemptReport:
         """Runs a plain handler in this thread. Never raises: an exception of the handler becomes the report."""
         context = job.context
         assert context is not None
@@ -109,13 +110,14 @@ class Attempts:
         if self._spans is not None and span is not None:
             self._spans.end(span, report)
         if report.outcome != _COMPLETED:
+            assert isinstance(report, session.Report)
             self.note(job, report)
             if context.key_id and report is own:
                 # Only now, because the log and the trace of this worker tell it in clear.
                 self._encrypting.hide(context, report)
         return report
 
-    async def run_async(self, job: Job) -> session.Report:
+    async def run_async(self, job: Job) -> AttemptReport:
         """Runs an async handler. Never raises: an exception of the handler becomes the report.
 
         Of its cancellation nothing is concluded: a handler can cancel itself. Only a job that was asked to stop is
@@ -154,6 +156,7 @@ class Attempts:
             self._spans.leave(entered)
             self._spans.end(span, report)
         if report.outcome != _COMPLETED:
+            assert isinstance(report, session.Report)
             self.note(job, report)
             if context.key_id and report is own:
                 # Only now, because the log and the trace of this worker tell it in clear.
@@ -173,7 +176,7 @@ class Attempts:
 
     def _run_held(
         self, around: AroundTasks, verdict: Verdict, span: Span | None, job: Job, arguments: tuple[Any, ...]
-    ) -> session.Report:
+    ) -> AttemptReport:
         """Runs a plain handler with hooks around it, in a context as above, and returns the report of its result.
 
         The report is made within the hooks, so that they hear of a result that cannot be one.
@@ -193,7 +196,7 @@ class Attempts:
 
     async def _run_held_async(
         self, around: AroundTasks, verdict: Verdict, job: Job, arguments: tuple[Any, ...]
-    ) -> session.Report:
+    ) -> AttemptReport:
         """Does as _run_held, for an async handler."""
         context, handler, value, report = job.context, job.handler, None, None
         assert context is not None
@@ -206,15 +209,15 @@ class Attempts:
             report = self._completed_again(job, context, value, report)
         return self._completed_again(job, context, value, report)
 
-    def _complete(self, job: Job, context: Context, value: object) -> session.Report:
+    def _complete(self, job: Job, context: Context, value: object) -> AttemptReport:
         report = outcomes.completed(job.fence, job.id, value, context.follow_ups, job.handler.check_result)
         if context.key_id:
             self._encrypting.close(context, report)
         return report
 
     def _completed_again(
-        self, job: Job, context: Context, value: object, report: session.Report | None
-    ) -> session.Report:
+        self, job: Job, context: Context, value: object, report: AttemptReport | None
+    ) -> AttemptReport:
         """Returns the report, or another one: of an attempt whose own hook has swallowed what the handler raised, or
         has scheduled tasks while it was left.
         """

@@ -6,17 +6,16 @@ than all else that it does with a report.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from gowork.proto import limits
-from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
+from gowork.worker._runner.completion import AttemptReport, Completion
 
 #: Fewer completions than these travel as reports: below some twelve rows the columns cost runner, supervisor and leader
 #: more than what they save.
 ROWS_MIN = 16
-_COMPLETED = tasks.ATTEMPT_OUTCOME_COMPLETED
 
 
 class ColumnsError(Exception):
@@ -24,7 +23,7 @@ class ColumnsError(Exception):
 
 
 def pack(
-    reports: list[session.Report], rows_min: int = ROWS_MIN
+    reports: Sequence[AttemptReport], rows_min: int = ROWS_MIN
 ) -> tuple[list[session.Report], session.Completions | None]:
     """Returns the reports that must stay such, and the rest by columns; None when there are too few of these.
 
@@ -32,18 +31,12 @@ def pack(
         reports: as many as one message takes at most.
         rows_min: how many rows are no few.
     """
-    if len(reports) < rows_min:
-        return reports, None
-    plain: list[session.Report] = []
-    others: list[session.Report] = []
-    for report in reports:
-        # With a completion, nothing else that has no column is ever set.
-        if report.outcome == _COMPLETED and not report.result_is_empty_data and not report.follow_ups:
-            plain.append(report)
-        else:
-            others.append(report)
+    plain = [report for report in reports if isinstance(report, Completion)]
     if len(plain) < rows_min:
-        return reports, None
+        return [report.message() if isinstance(report, Completion) else report for report in reports], None
+    others: list[session.Report] = []
+    if len(plain) < len(reports):
+        others = [report for report in reports if not isinstance(report, Completion)]
     columns = session.Completions(
         ids=[report.id for report in plain],
         fences=[report.fence for report in plain],

@@ -18,6 +18,7 @@ from gowork.worker._core.codec import PayloadError, ResultError
 from gowork.worker._core.context import Context
 from gowork.worker._core.encryption_options import EncryptionOptions
 from gowork.worker._core.steering import Snooze
+from gowork.worker._runner.completion import AttemptReport, Completion
 from gowork.worker._runner.exceptions import cut
 
 logger = logging.getLogger("gowork.worker")
@@ -95,7 +96,7 @@ class Encrypting:
         context.key_id = payload.key_id
         context.hides = partial(self._progress, context.id, payload.key_id)
 
-    def close(self, context: Context, report: session.Report) -> None:
+    def close(self, context: Context, report: AttemptReport) -> None:
         """Encrypts what a completed attempt returns and schedules, if its payload was encrypted.
 
         The result has the key of the payload, so whoever scheduled the task can read it. Follow-ups have the key that
@@ -114,7 +115,9 @@ class Encrypting:
                 self._encrypt(task, encryption)
         except TooLarge as error:
             raise ResultError(str(error)) from None
-        report.result, report.result_data, report.result_is_empty_data = "", data, False
+        report.result, report.result_data = "", data
+        if not isinstance(report, Completion):
+            report.result_is_empty_data = False
 
     def hide(self, context: Context, report: session.Report) -> None:
         """Encrypts the handler's words in the report of an attempt that has failed, or was put off. Raises nothing."""

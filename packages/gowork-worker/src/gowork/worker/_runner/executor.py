@@ -22,6 +22,7 @@ from gowork.worker._runner import endings, outcomes
 from gowork.worker._runner.attempt import Attempts
 from gowork.worker._runner.attempt_task import AttemptTask
 from gowork.worker._runner.clock import Clock
+from gowork.worker._runner.completion import AttemptReport
 from gowork.worker._runner.encrypting import Encrypting
 from gowork.worker._runner.job import Job
 from gowork.worker._runner.jobs import Jobs
@@ -241,7 +242,7 @@ class Executor:
         self._on_loop[task] = job, slot
 
     async def _run_on_loop(self, job: Job) -> None:
-        report: session.Report | None = None
+        report: AttemptReport | None = None
         task = asyncio.current_task()
         assert isinstance(task, AttemptTask)
         # Only now: a task that is cancelled before its first step would never come here to settle its job.
@@ -254,7 +255,7 @@ class Executor:
         finally:
             self._settle(task, report)
 
-    def _settle(self, task: AttemptTask, report: session.Report | None) -> None:
+    def _settle(self, task: AttemptTask, report: AttemptReport | None) -> None:
         """Ends a job that ran in an asyncio task.
 
         Args:

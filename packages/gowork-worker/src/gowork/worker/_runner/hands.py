@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 
-from gowork.proto.worker.v1 import session_pb2 as session
+from gowork.worker._runner.completion import AttemptReport
 from gowork.worker._runner.job import Job
 
 #: The arguments of one call of list.pop, and of SimpleQueue.get.
@@ -36,7 +36,7 @@ class Hand:
         #: The slot that it holds: at most one.
         self.slots: list[int] = []
         #: Of the job that it holds, once that has run.
-        self.report: session.Report | None = None
+        self.report: AttemptReport | None = None
         #: The loop gives it a slot here while it waits for one.
         self.slots_given: SimpleQueue[int] = SimpleQueue()
         #: It has ended because it was told to.

@@ -12,6 +12,7 @@ from gowork.worker._core.calls import Handler
 from gowork.worker._core.context import Context
 from gowork.worker._runner import endings
 from gowork.worker._runner.attempt_task import AttemptTask
+from gowork.worker._runner.completion import AttemptReport
 from gowork.worker._runner.messages import StopKind
 
 
@@ -81,7 +82,7 @@ class Job:
         if self.future is not None:
             self.future.stop(reason)
 
-    def settle(self, stop: Stop, natural: session.Report) -> session.Report:
+    def settle(self, stop: Stop, natural: AttemptReport) -> AttemptReport:
         """Returns the report of a job that was asked to stop and has ended: its own, unless it stopped early."""
         if stop.kind is StopKind.TIMEOUT:
             return endings.timed_out(self.fence, self.id, self.limit_ms)
@@ -91,7 +92,7 @@ class Job:
             return endings.cancelled(self.fence, self.id, stop.reason)
         return endings.interrupted(self.fence, self.id, stop.reason)
 
-    def _stopped_early(self, natural: session.Report) -> bool:
+    def _stopped_early(self, natural: AttemptReport) -> bool:
         if self.handler.is_async:
             # asyncio's own rule: a task that swallows its cancellation and returns was not cancelled.
             return natural.outcome != tasks.ATTEMPT_OUTCOME_COMPLETED

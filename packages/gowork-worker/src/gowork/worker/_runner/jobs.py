@@ -14,6 +14,7 @@ from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._runner import endings, forks
 from gowork.worker._runner.attempt import Attempts
 from gowork.worker._runner.clock import Clock
+from gowork.worker._runner.completion import AttemptReport
 from gowork.worker._runner.job import Job
 from gowork.worker._runner.lending import Lending
 from gowork.worker._runner.messages import StopKind
@@ -88,7 +89,7 @@ class Jobs:
         self._table.start(slot, job.fence, started, kill_at)
         return job
 
-    def finish(self, job: Job, slot: int, report: session.Report) -> bool:
+    def finish(self, job: Job, slot: int, report: AttemptReport) -> bool:
         """Reports a job that has run.
 
         Returns:

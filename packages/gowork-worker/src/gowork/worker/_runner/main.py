@@ -31,6 +31,7 @@ from gowork.worker._core.selection import Selection
 from gowork.worker._runner import forks, messages, pipe, pulse
 from gowork.worker._runner.clock import ClockedLoop
 from gowork.worker._runner.columns import pack
+from gowork.worker._runner.completion import AttemptReport
 from gowork.worker._runner.descriptors import OwnDescriptors, open_descriptors
 from gowork.worker._runner.encrypting import Encrypting
 from gowork.worker._runner.exceptions import type_name
@@ -386,8 +387,8 @@ class _Runner(asyncio.Protocol):
             case messages.Stop():
                 self.stopped.set()
 
-    def _send_work(self, reports: list[session.Report], size: int, progress: list[session.ProgressReport]) -> None:
-        reports, columns = pack(reports)
+    def _send_work(self, attempts: list[AttemptReport], size: int, progress: list[session.ProgressReport]) -> None:
+        reports, columns = pack(attempts)
         completions = () if columns is None else (columns,)
         request = session.ConnectRequest(reports=reports, completions=completions, progress=progress)
         self._write(pipe.WORK, request.SerializeToString())

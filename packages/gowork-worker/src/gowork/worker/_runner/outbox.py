@@ -12,6 +12,7 @@ from gowork.base.trace_context import sampled_trace_id
 from gowork.proto import limits
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._runner import outcomes
+from gowork.worker._runner.completion import AttemptReport
 from gowork.worker._runner.exceptions import cut
 from gowork.worker._runner.job import Job
 from gowork.worker._runner.messages import EXECUTION_BUCKETS, Executed, ExecutedRow, TracedRow
@@ -30,7 +31,7 @@ _PROGRESS_INTERVAL = 0.25
 _EXECUTED_INTERVAL = 1.0
 
 #: Sends reports, with their size in bytes, and progress.
-Send = Callable[[list[session.Report], int, list[session.ProgressReport]], None]
+Send = Callable[[list[AttemptReport], int, list[session.ProgressReport]], None]
 
 
 class Outbox:
@@ -45,7 +46,7 @@ class Outbox:
         self._send = send
         self._send_executed = send_executed
         #: Owner: any thread adds, the loop takes.
-        self._reports: deque[tuple[session.Report, Job | None]] = deque()
+        self._reports: deque[tuple[AttemptReport, Job | None]] = deque()
         #: A flush is on its way. Owner: any thread sets it after it has added a report; the loop takes it down before
         #: it looks for reports.
         self._scheduled = False
@@ -62,7 +63,7 @@ class Outbox:
         #: Called before each frame of reports leaves, with a function that returns the handlers of those that have run.
         self.leaving: Callable[[Callable[[], Iterable[str]]], None] | None = None
 
-    def add(self, report: session.Report, job: Job | None) -> None:
+    def add(self, report: AttemptReport, job: Job | None) -> None:
         """Takes a report; `job` when it has run."""
         self._reports.append((report, job))
         if not self._scheduled:
@@ -86,7 +87,7 @@ class Outbox:
             seconds = min(max(len(reports) * _GATHER_EACH, _GATHER_MIN), _GATHER_MAX)
             self._gathers_until = self._loop.time() + seconds
         while reports:
-            batch: list[session.Report] = []
+            batch: list[AttemptReport] = []
             size = 0
             # By place, because threads add to the end meanwhile, which an iterator refuses. Even a copy is not made in
             # one step: the garbage collector may run other code at its start.
@@ -142,7 +143,7 @@ class Outbox:
         else:
             self.flush()
 
-    def _note(self, report: session.Report, job: Job) -> None:
+    def _note(self, report: AttemptReport, job: Job) -> None:
         key = (job.task.queue or "default", job.handler.options.name, outcomes.STATUS[report.outcome])
         buckets = self._executed.get(key)
         if buckets is None:

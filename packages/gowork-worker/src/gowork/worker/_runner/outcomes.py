@@ -11,6 +11,7 @@ from gowork.worker._core.codec import PayloadError, ResultCheck, ResultError, en
 from gowork.worker._core.follow_ups import FollowUp
 from gowork.worker._core.steering import Cancel, Fail, Snooze, Steering
 from gowork.worker._runner import exceptions
+from gowork.worker._runner.completion import AttemptReport, Completion
 from gowork.worker._runner.endings import interrupted
 from gowork.worker._runner.exceptions import cut
 
@@ -35,7 +36,7 @@ _PRIORITIES = {
 
 def completed(
     fence: int, id: str, value: object, follow_ups: Sequence[FollowUp] = (), check: ResultCheck | None = None
-) -> session.Report:
+) -> AttemptReport:
     """Reports that the handler returned this value and scheduled these tasks.
 
     Raises:
@@ -44,17 +45,11 @@ def completed(
     text, data = encode_result(value)
     if check is not None:
         check(value, text, data)
-    report = session.Report()
-    # Assigned one by one, because this runs once for each task, and keywords cost twice as much.
-    report.fence = fence
-    report.id = id
-    report.outcome = tasks.ATTEMPT_OUTCOME_COMPLETED
-    if text:
-        report.result = text
-    elif data:
-        report.result_data = data
-    else:
-        report.result_is_empty_data = True
+    completion = Completion(fence, id, text, data)
+    if not follow_ups and (text or data):
+        return completion
+    report = completion.message()
+    report.result_is_empty_data = not text and not data
     for follow_up in follow_ups:
         _fill_follow_up(report.follow_ups.add(), follow_up)
     return report

@@ -16,9 +16,9 @@ from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
 from gowork.base import spans
 from gowork.base.trace_context import is_sampled
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
-from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._core.context import Place
 from gowork.worker._runner import exceptions, outcomes
+from gowork.worker._runner.completion import AttemptReport, Completion
 from gowork.worker._runner.job import Job
 from gowork.worker._version import __version__
 
@@ -101,7 +101,7 @@ class AttemptSpans:
         except BaseException as error:  # noqa: BLE001 - see the class
             self._log(error)
 
-    def end(self, span: Span, report: session.Report) -> None:
+    def end(self, span: Span, report: AttemptReport) -> None:
         """Ends the span with the outcome of the report. Writes its context into the report and the follow-ups.
 
         Args:
@@ -120,7 +120,7 @@ class AttemptSpans:
             logger.warning("an attempt could not be traced, and others may not be either", extra=_told(error))
 
     @staticmethod
-    def _end(span: Span, report: session.Report) -> None:
+    def _end(span: Span, report: AttemptReport) -> None:
         recorded = span.is_recording()
         if not recorded and not report.follow_ups:
             return
@@ -133,7 +133,7 @@ class AttemptSpans:
             return
         report.traceparent = traceparent
         span.set_attribute(spans.OUTCOME, outcomes.STATUS[report.outcome])
-        if report.outcome in _ERRORS:
+        if not isinstance(report, Completion) and report.outcome in _ERRORS:
             span.set_attribute(spans.ERROR_TYPE, report.failure.type or "_OTHER")
             span.set_status(Status(StatusCode.ERROR, report.failure.message))
             if report.outcome == _FAILED:

@@ -9,6 +9,7 @@ from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._core.codec import PayloadError
 from gowork.worker._runner import exceptions, outcomes
+from gowork.worker._runner.completion import AttemptReport
 from gowork.worker._runner.job import Job, Stop
 
 
@@ -41,7 +42,7 @@ class Verdict:
             self._stands = True
         self.tell(error)
 
-    def settle(self, report: session.Report) -> session.Report:
+    def settle(self, report: AttemptReport) -> AttemptReport:
         """Returns the report of the attempt, given that of its handler."""
         stop = self._stop if self._stands else self._job.stop
         return report if stop is None else self._job.settle(stop, report)

@@ -28,6 +28,7 @@ from gowork.worker._core.selection import Selection
 from gowork.worker._desk.settlement import settle_dead
 from gowork.worker._desk.tasks import HeldTask
 from gowork.worker._runner import forks
+from gowork.worker._runner.completion import AttemptReport, Completion
 from gowork.worker._runner.executor import Executor
 from gowork.worker._runner.job import Job
 from gowork.worker._runner.main import load, run_to_the_end, until
@@ -251,9 +252,9 @@ class Bench:
 
     # What the executor tells.
 
-    def _take(self, reports: list[session.Report], size: int, progress: list[session.ProgressReport]) -> None:
+    def _take(self, reports: list[AttemptReport], size: int, progress: list[session.ProgressReport]) -> None:
         for report in reports:
-            self._ended(report)
+            self._ended(report.message() if isinstance(report, Completion) else report)
 
     def _ended(self, report: session.Report) -> None:
         if self._report is None:
