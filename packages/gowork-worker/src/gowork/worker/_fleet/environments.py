@@ -16,6 +16,7 @@ from typing import Any
 
 from gowork.worker._desk.events import EnvironmentsKnown, EnvironmentsRefused
 from gowork.worker._desk.merging import is_absence
+from gowork.worker._desk.roster import READY_SECONDS_MAX
 from gowork.worker._fleet.interpreters import Interpreter
 from gowork.worker._fleet.process import ProcessRunner, describe_exit
 from gowork.worker._runner import messages
@@ -26,8 +27,6 @@ logger = logging.getLogger("gowork.worker")
 
 #: Seconds that a Python has to say which version of gowork-worker it has.
 VERSION_SECONDS_MAX = 30.0
-#: Seconds that a runner has to load the plugins of an environment and to enter their lifespans.
-READY_SECONDS_MAX = 300.0
 #: Seconds that it has to leave the lifespans afterwards.
 _STOP_SECONDS_MAX = 5.0
 #: How much of the end of what a Python prints is kept, and how much of its last line is told.
