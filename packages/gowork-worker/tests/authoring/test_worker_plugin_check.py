@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from pathlib import Path
@@ -363,7 +364,7 @@ def test_an_installed_plugin_is_checked_without_the_files_of_the_working_directo
     (folder / "tempfile.py").write_text("raise RuntimeError\n")
     (folder / "beside.py").write_text("")
     monkeypatch.chdir(folder)
-    monkeypatch.setenv("PYTHONPATH", str(site))
+    monkeypatch.setenv("PYTHONPATH", str(site), prepend=os.pathsep)
     (loads, *_) = Check("plugged", is_module=False, tries=(), load_seconds=30.0).run()
     (fault,) = loads.faults
     assert "No module named 'beside'" in fault
