@@ -7,7 +7,7 @@ from desk_stage import FakeRunner, Stage
 
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
-from gowork.worker._desk.events import EnvironmentsKnown, EnvironmentsRefused, FrameReceived, RunnerReady
+from gowork.worker._desk.events import CutOff, EnvironmentsKnown, EnvironmentsRefused, FrameReceived, RunnerReady
 from gowork.worker._desk.instructions import LearnHandlers, RefuseEnvironments
 from gowork.worker._desk.merging import clashes, merged
 from gowork.worker._desk.roster import READY_SECONDS_MAX
@@ -228,6 +228,14 @@ def test_a_broken_environment_is_tried_again_in_place_of_an_idle_process(broken:
     granted(broken, 7, "a")
     assert busy[0].said == [messages.Stop()]
     assert alone(broken)[-1].known.environment == A
+
+
+def test_a_broken_environment_is_not_tried_again_in_a_pause(broken: Stage) -> None:
+    known = len(alone(broken))
+    broken.now += 10.0
+    broken.tell(CutOff())
+    granted(broken, 2, "a")
+    assert len(alone(broken)) == known
 
 
 def test_a_process_of_a_broken_environment_that_was_ready_runs_tasks(stage: Stage) -> None:

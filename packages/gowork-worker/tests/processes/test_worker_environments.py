@@ -365,6 +365,14 @@ def test_programs_of_the_workers_environment_alone_leave_the_path(
     assert Interpreter.of("/e").variables()["PATH"] == found
 
 
+@pytest.mark.parametrize("name", ["PYTHONPATH", "PYTHONHOME", "PYTHONEXECUTABLE", "__PYVENV_LAUNCHER__"])
+def test_a_variable_that_says_where_the_workers_libraries_are_is_not_handed_on(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "/v")
+    assert name not in Interpreter.of("/e").variables()
+
+
 def test_an_empty_path_does_not_become_the_working_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     assert Interpreter.of("/e").variables()["PATH"] == f"/e/bin:{os.defpath}"
