@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from pathlib import Path
@@ -336,3 +337,34 @@ def test_an_installed_plugin_is_checked_by_name() -> None:
     told = invoked("echo", "--try", "echo", '"x"', "-o", "jsonl")
     assert told.exit_code == 0, told.output
     assert {json.loads(line)["check"] for line in told.output.splitlines()} >= {"load", "runs"}
+
+
+def test_a_plugin_that_is_killed_by_a_signal_without_a_name_is_said(checked: Any) -> None:
+    (fault,) = checked("import os\nos.kill(os.getpid(), 40)\n")["load"]
+    assert fault.startswith("it ends its process (signal 40)")
+    assert (check.in_words(3), check.in_words(-9)) == ("exit code 3", "SIGKILL")
+
+
+def test_a_payload_may_be_longer_than_an_argument_once_it_is_escaped(checked: Any) -> None:
+    # On the command line it is shorter than 128 KiB.
+    payload = json.dumps({"a": 1, "b": '"' * 50_000})
+    assert checked(GOOD.replace("dict[str, int]", "dict[str, object]"), ("good", payload))["runs"] == []
+
+
+def test_an_installed_plugin_is_checked_without_the_files_of_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site, folder = tmp_path / "site", tmp_path / "folder"
+    (site / "plugged-1.dist-info").mkdir(parents=True)
+    (site / "plugged-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: plugged\nVersion: 1\n")
+    (site / "plugged-1.dist-info" / "entry_points.txt").write_text("[gowork.plugins]\nplugged = plugged\n")
+    (site / "plugged.py").write_text(f"import beside\n{GOOD}")
+    folder.mkdir()
+    # One that stands in for a library of the check itself, and one that the plugin's package has forgotten.
+    (folder / "tempfile.py").write_text("raise RuntimeError\n")
+    (folder / "beside.py").write_text("")
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("PYTHONPATH", str(site), prepend=os.pathsep)
+    (loads, *_) = Check("plugged", is_module=False, tries=(), load_seconds=30.0).run()
+    (fault,) = loads.faults
+    assert "No module named 'beside'" in fault

@@ -7,9 +7,10 @@ from desk_stage import FakeRunner, Stage
 
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
-from gowork.worker._desk.events import EnvironmentsKnown, EnvironmentsRefused, FrameReceived, RunnerReady
+from gowork.worker._desk.events import CutOff, EnvironmentsKnown, EnvironmentsRefused, FrameReceived, RunnerReady
 from gowork.worker._desk.instructions import LearnHandlers, RefuseEnvironments
 from gowork.worker._desk.merging import clashes, merged
+from gowork.worker._desk.roster import READY_SECONDS_MAX
 from gowork.worker._runner import messages
 
 A, B = "/envs/a", "/envs/b"
@@ -170,3 +171,112 @@ def test_runners_that_die_after_they_were_ready_hand_nothing_back(stage: Stage) 
     for runner in alone(stage)[:3]:
         end(stage, runner, 0.0)
     assert 4 not in stage.reported()
+
+
+@pytest.fixture
+def broken(stage: Stage) -> Stage:
+    """The runners of A end before they are ready, one after another. There are four slots."""
+    leave_slots(stage, stage.ready(4, OWN))
+    granted(stage, 1, "a")
+    for _ in range(2):
+        end(stage, alone(stage)[-1])
+    stage.end(alone(stage)[-1], "no Python")
+    assert stage.reported() == {1: tasks.ATTEMPT_OUTCOME_INTERRUPTED}
+    return stage
+
+
+def test_tasks_that_come_for_a_broken_environment_are_handed_back_at_once(broken: Stage) -> None:
+    ordinary = broken.desk.roster.ordinary[0]
+    broken.now += 10.0
+    for fence in (2, 3):
+        granted(broken, fence, "a")
+        assert ordinary.reserved == 0
+    (report, other) = broken.take().reports
+    assert (report.fence, other.fence) == (2, 3)
+    assert report.reason == f"no runner of {A} gets ready: no Python"
+    granted(broken, 4, "b")
+    assert ordinary.reserved == 1
+
+
+def test_one_runner_of_a_broken_environment_is_tried_again_and_then_tasks_run(broken: Stage) -> None:
+    known = len(alone(broken))
+    granted(broken, 2, "a")
+    # It is too early.
+    assert len(alone(broken)) == known
+    broken.now += 10.0
+    granted(broken, 3, "a")
+    granted(broken, 4, "a")
+    assert len(alone(broken)) == known + 1
+    broken.tell(RunnerReady(alone(broken)[-1].id, ready_with("a", "a2")))
+    granted(broken, 5, "a")
+    leave_slots(broken, broken.runners[broken.desk.roster.ordinary[0].id])
+    assert alone(broken)[-1].granted == [5]
+
+
+def test_a_broken_environment_is_tried_again_in_place_of_an_idle_process(broken: Stage) -> None:
+    ordinary = broken.runners[broken.desk.roster.ordinary[0].id]
+    for fence in range(2, 6):
+        granted(broken, fence, "b")
+    leave_slots(broken, ordinary)
+    busy = alone(broken)[-4:]
+    for runner in busy:
+        broken.tell(RunnerReady(runner.id, ready_with("b")))
+    broken.now += 10.0
+    granted(broken, 6, "a")
+    assert alone(broken)[-4:] == busy
+    broken.report(busy[0], *busy[0].granted)
+    granted(broken, 7, "a")
+    assert busy[0].said == [messages.Stop()]
+    assert alone(broken)[-1].known.environment == A
+
+
+def test_a_broken_environment_is_not_tried_again_in_a_pause(broken: Stage) -> None:
+    known = len(alone(broken))
+    broken.now += 10.0
+    broken.tell(CutOff())
+    granted(broken, 2, "a")
+    assert len(alone(broken)) == known
+
+
+def test_a_process_of_a_broken_environment_that_was_ready_runs_tasks(stage: Stage) -> None:
+    # As when the environment was removed meanwhile.
+    ordinary = stage.ready(4, OWN)
+    granted(stage, 1, "a")
+    leave_slots(stage, ordinary)
+    (old,) = alone(stage)
+    stage.tell(RunnerReady(old.id, ready_with("a", "a2")))
+    granted(stage, 2, "a")
+    leave_slots(stage, ordinary)
+    for _ in range(3):
+        end(stage, alone(stage)[-1])
+    stage.report(old, 1)
+    stage.take()
+    granted(stage, 3, "a")
+    leave_slots(stage, ordinary)
+    assert old.granted == [1, 3]
+
+
+def test_a_runner_of_an_environment_that_does_not_get_ready_is_ended_and_tasks_are_handed_back(stage: Stage) -> None:
+    leave_slots(stage, stage.ready(4, OWN))
+    granted(stage, 1, "a")
+    (hanging,) = alone(stage)
+    stage.now += READY_SECONDS_MAX
+    stage.look()
+    assert not hanging.ended
+    stage.now += 1.0
+    stage.look()
+    stage.look()
+    assert hanging.ended == ["it was not ready within 300 s"]
+    stage.end(hanging, hanging.ended[0])
+    (report,) = stage.take().reports
+    assert report.reason == f"no runner of {A} gets ready: it was not ready within 300 s"
+
+
+def test_a_runner_of_an_environment_that_is_ready_may_be_old(stage: Stage) -> None:
+    leave_slots(stage, stage.ready(4, OWN))
+    granted(stage, 1, "a")
+    (runner,) = alone(stage)
+    stage.tell(RunnerReady(runner.id, ready_with("a")))
+    stage.now += READY_SECONDS_MAX + 1.0
+    stage.look()
+    assert "it was not ready within 300 s" not in runner.ended

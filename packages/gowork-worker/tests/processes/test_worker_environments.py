@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shlex
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from gowork.worker._app.service import Service
 from gowork.worker._core.options import PLUGIN_ENVS_MAX, Options
 from gowork.worker._core.selection import Selection
 from gowork.worker._fleet import environments
+from gowork.worker._fleet.interpreters import Interpreter
 from gowork.worker._version import __version__
 from gowork.worker.errors import ConfigurationError
 
@@ -305,6 +308,76 @@ async def test_all_environments_at_fault_are_named(tmp_path: Path, reports: str)
     assert reports not in reason
 
 
+async def test_the_folder_of_an_environments_programs_is_told_apart(reports: str) -> None:
+    assert f"has no bin/python; name the folder of a virtual environment, as in {reports}" in await refusal(
+        f"{reports}/bin"
+    )
+
+
+async def test_commands_that_an_error_names_can_be_pasted(tmp_path: Path) -> None:
+    path = tmp_path / "my env"
+    assert (await refusal(path)).endswith(f"make it with: python3 -m venv {shlex.quote(str(path))}")
+    no_worker(path)
+    assert f"install it: {shlex.quote(f'{path}/bin/python')} -m pip install" in await refusal(path)
+
+
+def print_at_the_end(path: Path) -> None:
+    code = "import atexit, os\natexit.register(lambda: os.write(1, b'by\\n'))\n"
+    (site_of(equipped(path)) / "sitecustomize.py").write_text(code)
+
+
+def print_in_another_encoding(path: Path) -> None:
+    code = "import sys\nsys.stdout.reconfigure(encoding='utf-16')\n"
+    (site_of(equipped(path)) / "sitecustomize.py").write_text(code)
+
+
+def shadow_libraries(path: Path) -> None:
+    equipped(path)
+    for module in ("json", "runpy"):
+        Path(f"{module}.py").write_text(f"raise SystemExit('the {module} of the folder')\n")
+
+
+@pytest.mark.parametrize("make", [print_at_the_end, print_in_another_encoding, shadow_libraries])
+async def test_a_python_is_asked_for_its_version_whatever_it_prints_and_where_the_worker_runs(
+    tmp_path: Path, make: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path / "env")
+    await environments.check_version(str(tmp_path / "env"), None)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "variable", "found"),
+    [
+        ("/usr", "", "/e/bin:/usr/bin:/v/bin:/bin"),
+        ("/v", "", "/e/bin:/usr/bin:/bin"),
+        ("/usr", "/v", "/e/bin:/usr/bin:/bin"),
+    ],
+    ids=["no environment", "its own", "activated"],
+)
+def test_programs_of_the_workers_environment_alone_leave_the_path(
+    prefix: str, variable: str, found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "prefix", prefix)
+    monkeypatch.setattr(sys, "base_prefix", "/usr")
+    monkeypatch.setenv("VIRTUAL_ENV", variable)
+    monkeypatch.setenv("PATH", "/usr/bin:/v/bin:/bin")
+    assert Interpreter.of("/e").variables()["PATH"] == found
+
+
+@pytest.mark.parametrize("name", ["PYTHONPATH", "PYTHONHOME", "PYTHONEXECUTABLE", "__PYVENV_LAUNCHER__"])
+def test_a_variable_that_says_where_the_workers_libraries_are_is_not_handed_on(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "/v")
+    assert name not in Interpreter.of("/e").variables()
+
+
+def test_an_empty_path_does_not_become_the_working_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert Interpreter.of("/e").variables()["PATH"] == f"/e/bin:{os.defpath}"
+
+
 HANGING = "#!/bin/sh\necho $$ > {pid}.new\nmv {pid}.new {pid}\nexec sleep 1000\n"
 
 
@@ -416,6 +489,13 @@ async def test_a_program_is_told_of_an_environment_at_fault(tmp_path: Path, monk
         await worker.serve()
 
 
+@pytest.mark.parametrize("path", ["/srv/env", b"/srv/env", Path("/srv/env")])
+def test_a_path_in_place_of_a_list_of_environments_is_told_apart(path: Any) -> None:
+    with pytest.raises(ConfigurationError, match="plugin_envs: give a list of paths, as in "):
+        Worker("127.0.0.1:1", plugin_envs=path)
+    Worker("127.0.0.1:1", plugin_envs=[path])
+
+
 @pytest.mark.parametrize(
     ("paths", "runners", "words"),
     [
@@ -424,8 +504,10 @@ async def test_a_program_is_told_of_an_environment_at_fault(tmp_path: Path, monk
         (["/a", "/b", "/a/"], 1, "plugin_envs: /a and /a/ are the same environment"),
         ([""], 1, "plugin_envs: a path is empty"),
         (["\ud800"], 1, "plugin_envs"),
+        (["/a\0b"], 1, r"plugin_envs: '/a\\x00b' is no path"),
+        ([sys.prefix + "/"], 1, "is the worker's own environment, whose plugins it offers anyway; leave it out"),
     ],
-    ids=["too many", "no runners", "one twice", "empty", "no text"],
+    ids=["too many", "no runners", "one twice", "empty", "no text", "no path", "own"],
 )
 def test_environments_beyond_the_limits_are_refused(paths: list[str], runners: int, words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):

@@ -62,6 +62,15 @@ def test_a_handler_of_two_environments_is_an_error_in_both(tmp_path: Path) -> No
     assert listed("--plugin", "ones", *arguments).exit_code == 1
 
 
+def test_paths_that_a_worker_refuses_are_refused(tmp_path: Path) -> None:
+    path = equipped(tmp_path / "env")
+    (tmp_path / "link").symlink_to(path)
+    for paths, words in (([""], "a path is empty"), ([str(path), str(tmp_path / "link")], "are the same environment")):
+        answer = listed(*(word for each in paths for word in ("--plugin-env", each)))
+        assert answer.exit_code == 2
+        assert words in answer.output
+
+
 @pytest.mark.parametrize(
     ("code", "words"),
     [

@@ -10,7 +10,9 @@ import msgspec
 
 from gowork.worker._authoring.listing import Row, rows_of_all
 from gowork.worker._core.around import ALL
+from gowork.worker._core.options import check_environments
 from gowork.worker._core.selection import Selection
+from gowork.worker.errors import ConfigurationError
 
 
 @click.command(
@@ -53,7 +55,12 @@ def main(*, imports: Sequence[str], plugins: Sequence[str], paths: Sequence[str]
     They are loaded in another process, by the Python of their environment. Exits with 1 when something is wrong.
     """
     selection = Selection(plugins=tuple(plugins) or None, imports=tuple(imports))
-    rows = rows_of_all(selection, [os.path.abspath(path) for path in dict.fromkeys(paths)])
+    places = [path and os.path.abspath(path) for path in paths]
+    try:
+        check_environments(places)
+    except ConfigurationError as error:
+        raise click.UsageError(str(error)) from error
+    rows = rows_of_all(selection, places)
     if output == "json":
         click.echo(msgspec.json.format(msgspec.json.encode(rows)).decode())
     elif output == "jsonl":

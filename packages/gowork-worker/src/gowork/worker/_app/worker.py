@@ -20,7 +20,7 @@ from gowork.base.tls_files import TlsFiles
 from gowork.worker._core import logs, references
 from gowork.worker._core.encryption_options import EncryptionOptions
 from gowork.worker._core.selection import Selection
-from gowork.worker.errors import WorkerError, WorkerFailed
+from gowork.worker.errors import ConfigurationError, WorkerError, WorkerFailed
 
 if TYPE_CHECKING:
     from gowork.worker._app.background import Background
@@ -93,12 +93,15 @@ class Worker:
                 GOWORK_TLS_CA, GOWORK_TLS_CERT, GOWORK_TLS_KEY and GOWORK_TLS_NAME name, or plain text if none is set.
 
         Raises:
+            ConfigurationError: when plugin_envs is one path instead of a list.
             UnimportableError: for a handler that a runner process could not import.
         """
         self._tls = tls
         self._leader = leader if isinstance(leader, str) else tuple(leader)
         functions = tuple(handlers)
-        paths = [os.fspath(path) for path in plugin_envs]
+        if isinstance(plugin_envs, str | bytes | os.PathLike):
+            raise ConfigurationError(f"plugin_envs: give a list of paths, as in [{plugin_envs!r}]")
+        paths = [os.fsdecode(path) for path in plugin_envs]
         if plugins is None and functions and not paths:
             plugins = ("echo",)
         from_processes = runners != 0 and not references.in_runner()

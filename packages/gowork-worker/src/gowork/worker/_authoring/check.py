@@ -129,16 +129,18 @@ class Check:
     ) -> tuple[Found | str, str]:
         """Returns (what was found, or why nothing was; what was printed)."""
         with tempfile.TemporaryDirectory(prefix="gowork-check-") as folder:
-            answer, printed = Path(folder, "answer"), Path(folder, "printed")
+            asked, answer, printed = (Path(folder, name) for name in ("asked", "answer", "printed"))
             request = {
                 "plugin": self._plugin, "is_module": self._is_module, "answer": str(answer), "what": what,
                 "handler": handler, "payload": payload, "names": names, "run_seconds": self._run_seconds,
             }  # fmt: skip
-            told = msgspec.json.encode(msgspec.convert(request, Request)).decode()
+            # In a file, because an argument of a process has a bound, which a payload may exceed once it is escaped.
+            asked.write_bytes(msgspec.json.encode(msgspec.convert(request, Request)))
             with printed.open("wb") as output:
                 # A group of its own, so that children of the plugin end with it.
                 process = subprocess.Popen(
-                    [sys.executable, "-m", "gowork.worker._authoring.probe", told],
+                    # As for runners: a file in the working directory could replace a library's module.
+                    [sys.executable, "-P", "-m", "gowork.worker._authoring.probe", str(asked)],
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
@@ -194,4 +196,10 @@ def end_group(process: subprocess.Popen[bytes]) -> None:
 
 def in_words(code: int) -> str:
     """Returns how a process ended, from its exit code."""
-    return f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        # A real-time signal between the first and the last one.
+        return f"signal {-code}"

@@ -96,9 +96,10 @@ class Found(Struct):
 
 
 def main() -> None:
-    """Does what the argument asks for."""
-    request = msgspec.json.decode(sys.argv[1], type=Request)
-    add_search_path("")
+    """Does what the file that the argument names asks for."""
+    request = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=Request)
+    if request.is_module:
+        add_search_path("")
     found = Found()
     selection = _selection(request)
     # What gowork itself loads is no business of the plugin's.

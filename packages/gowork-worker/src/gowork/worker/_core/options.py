@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -120,7 +121,12 @@ class Options:
         if not BLOCKED_TIMEOUT_MIN <= self.blocked_timeout <= BLOCKED_TIMEOUT_MAX:
             bounds = f"{BLOCKED_TIMEOUT_MIN:g} to {BLOCKED_TIMEOUT_MAX:g}"
             raise ConfigurationError(f"blocked_timeout: {bounds} seconds, not {self.blocked_timeout:g}")
-        self._check_environments()
+        check_environments(self.plugin_envs)
+        if self.plugin_envs and not self.runners:
+            raise ConfigurationError(
+                "plugin_envs: they need runners, because a process has the libraries of one environment; "
+                "leave out runners=0"
+            )
         if self.encryption.is_required and not self.encryption:
             raise ConfigurationError("require_encryption: it needs keys, because no payload could be decrypted")
         if self.encryption:
@@ -146,22 +152,6 @@ class Options:
         own = {LABEL: self.encryption.codec or DEFAULT_CODEC} if self.encryption else {}
         return {**self.labels, **own}
 
-    def _check_environments(self) -> None:
-        if len(self.plugin_envs) > PLUGIN_ENVS_MAX:
-            raise ConfigurationError(f"plugin_envs: at most {PLUGIN_ENVS_MAX}, not {len(self.plugin_envs)}")
-        if self.plugin_envs and not self.runners:
-            raise ConfigurationError(
-                "plugin_envs: they need runners, because a process has the libraries of one environment; "
-                "leave out runners=0"
-            )
-        known: dict[str, str] = {}
-        for path in self.plugin_envs:
-            if not path:
-                raise ConfigurationError("plugin_envs: a path is empty; name the folder of an environment")
-            other = known.setdefault(os.path.realpath(path), path)
-            if other is not path:
-                raise ConfigurationError(f"plugin_envs: {other} and {path} are the same environment; name it once")
-
     def _check_texts(self) -> None:
         """Checks what is sent to the leader or to runners as text.
 
@@ -182,3 +172,28 @@ class Options:
         ):
             for name in names or ():
                 utf8(field_name, name)
+
+
+def check_environments(paths: Sequence[str]) -> None:
+    """Checks paths of environments, without looking into these.
+
+    Raises:
+        ConfigurationError: when they are too many, or one is no path, the worker's own environment or there twice.
+    """
+    if len(paths) > PLUGIN_ENVS_MAX:
+        raise ConfigurationError(f"plugin_envs: at most {PLUGIN_ENVS_MAX}, not {len(paths)}")
+    own = os.path.realpath(sys.prefix)
+    known: dict[str, str] = {}
+    for path in paths:
+        if not path:
+            raise ConfigurationError("plugin_envs: a path is empty; name the folder of an environment")
+        if "\0" in path:
+            raise ConfigurationError(f"plugin_envs: {path!r:.100} is no path")
+        folder = os.path.realpath(path)
+        if folder == own:
+            raise ConfigurationError(
+                f"plugin_envs: {path} is the worker's own environment, whose plugins it offers anyway; leave it out"
+            )
+        other = known.setdefault(folder, path)
+        if other is not path:
+            raise ConfigurationError(f"plugin_envs: {other} and {path} are the same environment; name it once")

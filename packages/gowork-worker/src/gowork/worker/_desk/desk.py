@@ -298,9 +298,9 @@ class Desk:
         self.work.lost(runner, begun, reason)
         if runner.alone:
             self.solo.remove(runner)
-        self.roster.remove(runner, now)
+        self.roster.remove(runner, reason, now)
         if self.roster.is_broken(runner.environment):
-            self.work.give_back_of(runner.environment, reason)
+            self.work.give_back_of(runner.environment)
 
     def _said(self, runner: Runner, message: messages.OfTasks, now: float) -> None:
         match message:

@@ -13,8 +13,11 @@ _STABLE_AFTER = 5.0
 #: Seconds until the next runner is started: after one short-lived runner, after two in a row, and so on.
 _RESTART_DELAYS = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0)
 #: When this number of runners of an environment in a row have ended before they were ready, the worker hands back the
-#: tasks that wait for the next one. Otherwise these would keep its slots.
+#: tasks that wait for the next one, and those that come. Otherwise these would keep its slots.
 _DEATHS_MAX = 3
+#: Seconds that a runner of an environment has to load the plugins there and to enter their lifespans. One that needs
+#: longer is ended, and counts as so many deaths.
+READY_SECONDS_MAX = 300.0
 
 
 class _Place:
@@ -37,13 +40,15 @@ class _Place:
 class _Alone:
     """How the runners for isolated tasks of one environment fare."""
 
-    __slots__ = ("deaths", "failures", "from_")
+    __slots__ = ("deaths", "failures", "from_", "reason")
 
     def __init__(self) -> None:
         #: How many in a row were started and not ready yet.
         self.failures = 0
         #: How many in a row have ended before they were ready.
         self.deaths = 0
+        #: How the last one of these has ended, in words.
+        self.reason = ""
         #: When the next one may be started.
         self.from_ = 0.0
 
@@ -115,7 +120,18 @@ class Roster:
 
     def is_broken(self, environment: str) -> bool:
         """Whether runners of an environment that is not the worker's own end again and again before they are ready."""
-        return bool(environment) and self._alone[environment].deaths >= _DEATHS_MAX
+        kind = self._alone.get(environment)
+        return bool(environment) and kind is not None and kind.deaths >= _DEATHS_MAX
+
+    def last_death(self, environment: str) -> str:
+        """Returns how the last runner of an environment has ended that was not ready before, in words."""
+        return self._alone[environment].reason
+
+    @staticmethod
+    def is_late(runner: Runner, now: float) -> bool:
+        """Whether a runner of an environment has not got ready in its time."""
+        is_starting = bool(runner.environment) and not (runner.was_ready or runner.was_stopped)
+        return is_starting and now - runner.started_at > READY_SECONDS_MAX
 
     def close(self) -> None:
         """The worker stops: from now on no runner is started."""
@@ -132,12 +148,14 @@ class Roster:
         if not (self.is_closing or runner.was_stopped):
             self._instruct(NoteRunnerLost(runner.id, reason))
 
-    def remove(self, runner: Runner, now: float) -> None:
-        """A runner has ended. Another one takes its place, at once or later."""
+    def remove(self, runner: Runner, reason: str, now: float) -> None:
+        """A runner has ended, for a reason in words. Another one takes its place, at once or later."""
         del self.runners[runner.id]
         if runner.alone:
             kind = self._alone[runner.environment]
-            kind.deaths += not runner.was_ready and not runner.was_stopped
+            if not runner.was_ready and not runner.was_stopped:
+                kind.deaths += _DEATHS_MAX if self.is_late(runner, now) else 1
+                kind.reason = reason
             if kind.failures > 1:
                 kind.from_ = now + _RESTART_DELAYS[min(kind.failures, len(_RESTART_DELAYS)) - 1]
             return

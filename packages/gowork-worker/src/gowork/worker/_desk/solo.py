@@ -103,6 +103,23 @@ class Solo:
         self._settle()
         return taken
 
+    def has_idle(self, task: HeldTask) -> bool:
+        """Whether a process that suits a task has nothing to do."""
+        return any(runner.is_ready and not runner.tasks and runner.suits(task) for runner in self.runners)
+
+    def try_again(self, task: HeldTask, now: float) -> None:
+        """Starts a process for tasks like this one, if none is being started, to see whether it gets ready by now. The
+        task does not wait for that.
+        """
+        if self._is_paused or any(runner.suits(task) and not runner.was_ready for runner in self.runners):
+            return
+        if sum(not runner.was_stopped for runner in self.runners) >= self._slots + self.waiting:
+            idle = next((runner for runner in self.runners if runner.is_ready and not runner.tasks), None)
+            if idle is None:
+                return
+            self.stop(idle, now)
+        self._start(task, now)
+
     def finished(self, task: HeldTask) -> None:
         """An isolated task has ended: its slot goes back to the ordinary runner."""
         lender = task.lender

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from gowork.worker._desk.events import Looked
 from gowork.worker._desk.instructions import SPEAK, Instruction, Level, Note, ObserveLag, Ping, Tell
-from gowork.worker._desk.roster import Roster
+from gowork.worker._desk.roster import READY_SECONDS_MAX, Roster
 from gowork.worker._desk.runner import Runner
 from gowork.worker._desk.stops import Stops
 from gowork.worker._desk.tasks import HeldTask
@@ -52,6 +52,8 @@ class Watch:
         for runner in list(self._roster.runners.values()):
             rows = looked.rows.get(runner.id, ())
             self._feel_pulse(runner, now, looked.ticks.get(runner.id))
+            if self._roster.is_late(runner, now) and not runner.fault:
+                self._roster.end([runner], fault=f"it was not ready within {READY_SECONDS_MAX:g} s")
             self._end_ailing(runner, now, rows, clock)
             if runner.tasks:
                 overdue |= {(row.fence, row.started_ns) for row in rows if row.kill_at_ns and clock >= row.kill_at_ns}

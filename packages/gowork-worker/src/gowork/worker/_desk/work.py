@@ -117,14 +117,16 @@ class Work:
         if not ready:
             self._backlog.update((task.fence, task) for task in new)
             return
-        ordinary = [task for task in new if not self._is_isolated(task)]
+        ordinary = [task for task in new if not self._isolate(task, now)]
         for runner, part in share_out(ordinary, ready):
             self.give(runner, part, now)
         if len(ordinary) < len(new):
             self.solo.pump(now)
 
-    def _is_isolated(self, task: HeldTask) -> bool:
-        """Returns whether a task is isolated. If so, it is queued for a process of its own."""
+    def _isolate(self, task: HeldTask, now: float) -> bool:
+        """Returns whether a task is isolated. If so, it is queued for a process of its own, or handed back when its
+        environment is broken.
+        """
         alone = task.grant.alone and self._isolates
         if alone or self._isolated:
             # Only here: to parse every task would cost the supervisor more than all else that it does with one.
@@ -132,7 +134,11 @@ class Work:
             alone = alone or name in self._isolated
             if alone:
                 task.only, task.environment = self._needed.get(name, (None, ""))
-                self.solo.put(task)
+                if self._roster.is_broken(task.environment) and not self.solo.has_idle(task):
+                    self.solo.try_again(task, now)
+                    self._give_back_broken([task], task.environment)
+                else:
+                    self.solo.put(task)
         return alone
 
     def _cancel(self, wanted: list[HeldTask], now: float) -> None:
@@ -299,9 +305,12 @@ class Work:
         backlog, self._backlog = self._backlog, {}
         self.give_back([*backlog.values(), *self.solo.take_back_all()], reason)
 
-    def give_back_of(self, environment: str, reason: str) -> None:
-        """Reports the tasks that wait for a runner of an environment as interrupted."""
-        self.give_back(self.solo.take_back_of(environment), f"no runner of {environment} gets ready: {reason}")
+    def give_back_of(self, environment: str) -> None:
+        """Reports the tasks that wait for a runner of a broken environment as interrupted."""
+        self._give_back_broken(self.solo.take_back_of(environment), environment)
+
+    def _give_back_broken(self, given: Iterable[HeldTask], environment: str) -> None:
+        self.give_back(given, f"no runner of {environment} gets ready: {self._roster.last_death(environment)}")
 
     def give_back(self, given: Iterable[HeldTask], reason: str) -> None:
         """Reports tasks as interrupted."""

@@ -11,11 +11,13 @@ import asyncio
 import json
 import logging
 import os
+import shlex
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from gowork.worker._desk.events import EnvironmentsKnown, EnvironmentsRefused
 from gowork.worker._desk.merging import is_absence
+from gowork.worker._desk.roster import READY_SECONDS_MAX
 from gowork.worker._fleet.interpreters import Interpreter
 from gowork.worker._fleet.process import ProcessRunner, describe_exit
 from gowork.worker._runner import messages
@@ -26,8 +28,6 @@ logger = logging.getLogger("gowork.worker")
 
 #: Seconds that a Python has to say which version of gowork-worker it has.
 VERSION_SECONDS_MAX = 30.0
-#: Seconds that a runner has to load the plugins of an environment and to enter their lifespans.
-READY_SECONDS_MAX = 300.0
 #: Seconds that it has to leave the lifespans afterwards.
 _STOP_SECONDS_MAX = 5.0
 #: How much of the end of what a Python prints is kept, and how much of its last line is told.
@@ -36,8 +36,9 @@ _LINE_CHARACTERS_MAX = 300
 _MARK = "gowork-environment "
 #: Runs with any Python 3, and loads nothing of gowork, which may be of another version.
 _SCRIPT = f"""
-import importlib.util, json, os, runpy, sys
+import sys
 sys.path = [path for path in sys.path if path]
+import importlib.util, json, os, runpy
 version = ""
 try:
     found = importlib.util.find_spec("gowork.worker")
@@ -45,8 +46,7 @@ try:
         version = runpy.run_path(os.path.join(os.path.dirname(found.origin), "_version.py"))["__version__"]
 except (ImportError, AttributeError, OSError, KeyError, ValueError):
     pass
-print()
-print({_MARK!r} + json.dumps([list(sys.version_info[:2]), version]))
+os.write(1, ("\\n" + {_MARK!r} + json.dumps([list(sys.version_info[:2]), version]) + "\\n").encode())
 """
 #: The oldest Python that gowork-worker runs with.
 _PYTHON_MIN = [3, 11]
@@ -116,7 +116,7 @@ async def check_version(path: str, warden: Warden | None) -> None:
     if found < _PYTHON_MIN:
         wanted, has = (".".join(map(str, each)) for each in (_PYTHON_MIN, found))
         raise EnvironmentFault(f"{path} has Python {has}, and gowork-worker needs {wanted}; make it anew with that")
-    install = f"{python} -m pip install gowork-worker=={__version__}"
+    install = f"{shlex.quote(python)} -m pip install gowork-worker=={__version__}"
     if not version:
         raise EnvironmentFault(f"{path} has no gowork-worker; install it: {install}")
     if version != __version__:
@@ -129,10 +129,13 @@ def _check_folder(path: str, python: str) -> None:
         folder, place = os.path.split(os.path.dirname(path))
         hint = f", as in {folder}" if place == "bin" else ""
         raise EnvironmentFault(f"{path} is a file; name the folder of a virtual environment{hint}")
+    make = f"python3 -m venv {shlex.quote(path)}"
     if not os.path.isdir(path):
-        raise EnvironmentFault(f"{path} does not exist; make it with: python3 -m venv {path}")
+        raise EnvironmentFault(f"{path} does not exist; make it with: {make}")
     if not os.path.exists(python):
-        hint = f"name the folder of a virtual environment, or make one there with: python3 -m venv {path}"
+        hint = f"name the folder of a virtual environment, or make one there with: {make}"
+        if os.path.exists(os.path.join(path, "python")):
+            hint = f"name the folder of a virtual environment, as in {os.path.dirname(path)}"
         raise EnvironmentFault(f"{path} has no bin/python; {hint}")
 
 
@@ -163,7 +166,7 @@ async def ready_of(path: str, runner: ProcessRunner, ready: asyncio.Future[messa
         raise EnvironmentFault(f"{path}: {why}; the log above says what it did. Repair the plugin, or leave it out")
     found = ready.result()
     if not found.handlers and not found.plugin_errors:
-        install = f"install one there with: {runner.executable} -m pip install"
+        install = f"install one there with: {shlex.quote(runner.executable)} -m pip install"
         raise EnvironmentFault(f"{path} has no plugin with handlers; {install}, or leave the environment out")
     if not found.handlers and all(map(is_absence, found.plugin_errors)):
         choice = "choose one of it too, or leave the environment out"
@@ -182,7 +185,7 @@ async def _run(runner: ProcessRunner) -> str:
 async def _ask(interpreter: Interpreter, warden: Warden | None) -> tuple[list[int], str]:
     """Returns the version of a Python, and that of its gowork-worker, which is empty when it has none."""
     python = interpreter.executable
-    remedy = f"make the environment anew with: python3 -m venv --clear {interpreter.environment}"
+    remedy = f"make the environment anew with: python3 -m venv --clear {shlex.quote(interpreter.environment)}"
     try:
         process = await asyncio.create_subprocess_exec(
             python,
@@ -211,7 +214,8 @@ async def _ask(interpreter: Interpreter, warden: Warden | None) -> tuple[list[in
             warden.release(process.pid)
     lines = printed.decode(errors="replace").strip().splitlines() or [""]
     try:
-        return _answer(lines[-1])
+        # Not always the last one: Python itself, and what its site loads, may print when it ends.
+        return _answer(next((line for line in reversed(lines) if line.startswith(_MARK)), ""))
     except ValueError:
         last = lines[-1][:_LINE_CHARACTERS_MAX] or describe_exit(code).replace("the runner", "it")
         raise EnvironmentFault(f"{python} does not work: {last}; {remedy}") from None

@@ -31,8 +31,10 @@ class Interpreter:
             return dict(os.environ)
         kept = {name: value for name, value in os.environ.items() if name not in _OF_OWN_LIBRARIES}
         folders = [os.path.join(self.environment, "bin")]
-        own = os.path.join(kept.get("VIRTUAL_ENV") or sys.prefix, "bin")
-        folders += [folder for folder in kept.get("PATH", os.defpath).split(os.pathsep) if folder != own]
+        # A Python without an environment shares its folder with other programs, which stay.
+        prefix = kept.get("VIRTUAL_ENV") or (sys.prefix if sys.prefix != sys.base_prefix else "")
+        own = os.path.join(prefix, "bin") if prefix else None
+        folders += [folder for folder in (kept.get("PATH") or os.defpath).split(os.pathsep) if folder != own]
         return {**kept, "VIRTUAL_ENV": self.environment, "PATH": os.pathsep.join(folders)}
 
 
