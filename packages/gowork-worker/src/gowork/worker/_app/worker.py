@@ -71,7 +71,8 @@ class Worker:
             runners: how many processes run tasks; one for each processor when left out. 0 runs them in this process.
             labels: labels by which tasks select workers.
             plugins: names of installed plugins, or of their distributions, to load. When left out: all; none but the
-                built-in `echo` when `handlers` are given, so that a program offers no more than it names.
+                built-in `echo` when `handlers` are given and no `plugin_envs`, so that a program offers no more than it
+                names.
             imports: modules with handlers to import.
             plugin_envs: paths of virtual environments whose plugins are offered too, at most 16. Each has gowork-worker
                 in the same version.
