@@ -128,8 +128,9 @@ async def test_calls_are_late_and_tasks_go_on_when_the_leader_is_stopped(
             watching.join(PATIENCE)
             # A task whose time has come changes, and is pending before and after.
             states = Counter((task.id, task.status, task.fence) for task in watching.seen if task.id != "later")
-            repeated = [state for state, times in states.items() if times > 1]
-            assert repeated == [], watching.seen
+            # The last change before the leader stopped comes again if the token behind it had not come.
+            repeated = {(id, status) for (id, status, _), times in states.items() if times > 1}
+            assert repeated <= {("runs", TaskStatus.RUNNING)}, watching.seen
             ended = {task.id for task in watching.seen if task.status is TaskStatus.COMPLETED}
             assert {"runs", "new", "later", "asked", "last"} <= ended
             # The former leader follows, forwards, and has nothing to say of what it led.

@@ -27,7 +27,7 @@ class AsyncWatch:
                 print(task.id, task.status)
 
     When it has been entered, the leader watches: tasks that are scheduled afterwards are seen. A stream that breaks is
-    opened again, and goes on where it was.
+    opened again, and goes on where it was; states that came just before may come again.
     """
 
     def __init__(

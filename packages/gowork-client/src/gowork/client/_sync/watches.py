@@ -26,7 +26,8 @@ class Watch:
                 print(task.id, task.status)
 
     When it has been made, the leader watches: tasks that are scheduled afterwards are seen. A stream that breaks is
-    opened again, and goes on where it was. Another thread may call `close` to end the iteration.
+    opened again, and goes on where it was; states that came just before may come again. Another thread may call
+    `close` to end the iteration.
     """
 
     def __init__(
