@@ -16,7 +16,7 @@ _RESTART_DELAYS = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0)
 #: tasks that wait for the next one, and those that come. Otherwise these would keep its slots.
 _DEATHS_MAX = 3
 #: Seconds that a runner of an environment has to load the plugins there and to enter their lifespans. One that needs
-#: longer is ended, and counts as so many deaths.
+#: longer is ended, and counts as _DEATHS_MAX deaths.
 READY_SECONDS_MAX = 300.0
 
 
