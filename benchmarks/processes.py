@@ -133,7 +133,9 @@ class Cluster:
         listen = [part for port, address in self.addresses.items() for part in (f"--{port}-listen", address)]
         store = f"sqlite:///{self._of.folder / 'gowork.db'}"
         arguments = (*self._leader, *listen, "--store", store, "--print-addresses")
-        self.addresses = self._of.start("leader", *arguments, **self._variables)
+        told = self._of.start("leader", *arguments, **self._variables)
+        # It tells where its store is, too.
+        self.addresses = {port: told[port] for port in self.addresses}
         self.processes["leader"] = psutil.Process(self._of.pid("leader"))
 
     def cpu_seconds(self) -> dict[str, float]:

@@ -110,3 +110,14 @@ def test_a_raw_log_appends_what_was_written_last(tmp_path: Path) -> None:
                 assert first.newest(9) == []
             with raw_log.RawLog(address, second.keys) as third:
                 assert third.newest(1)[0] in (b"1", b"2")
+
+
+def test_a_leader_that_is_measured_is_started_again_where_it_was(tmp_path: Path) -> None:
+    module = importlib.import_module("processes")
+    with module.Processes(tmp_path) as processes:
+        measured = module.Cluster(processes)
+        before = measured.addresses
+        processes.stop("leader")
+        measured.start_leader()
+        assert measured.addresses == before
+        assert before.keys() == {"cluster", "scheduler", "http"}
