@@ -406,7 +406,13 @@ class Ports:
     def serve(self, leader: ScriptedLeader, address: str = "127.0.0.1:0") -> str:
         """Serves a leader, and answers the address."""
         pool = ThreadPoolExecutor(max_workers=40, thread_name_prefix="scripted")
-        server = grpc.server(pool, options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 8 << 20)])
+        options = [
+            ("grpc.so_reuseport", 0),
+            ("grpc.max_receive_message_length", 8 << 20),
+            # Without probes the window of a stream stays small: how much gRPC takes that nobody reads is no chance.
+            ("grpc.http2.bdp_probe", 0),
+        ]
+        server = grpc.server(pool, options=options)
         pb_grpc.add_SchedulerServiceServicer_to_server(leader, server)
         cluster_grpc.add_LeaderServiceServicer_to_server(leader, server)
         server.add_generic_rpc_handlers((leader.ping_handlers(),))
