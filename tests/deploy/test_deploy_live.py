@@ -23,7 +23,7 @@ QUERIES = {
     for place, target in enumerate(panel.get("targets", []))
 }
 # Few tests, because the tests of one module may run on several processes, each with a cluster of its own.
-pytestmark = pytest.mark.tool("prometheus", "etcd")
+pytestmark = [pytest.mark.tool("prometheus", "etcd"), pytest.mark.longer]
 
 
 @pytest.fixture(scope="module")

@@ -80,6 +80,7 @@ def test_who_has_a_token_does_what_its_role_may(tmp_path: Path) -> None:
         assert "client web may not call Drain" in (tmp_path / "gowork-leader.log").read_text()
 
 
+@pytest.mark.longer
 def test_a_token_is_replaced_while_clients_run(tmp_path: Path) -> None:
     live, access = tmp_path / "live", tmp_path / "access.toml"
     line = '[[identity]]\nname = "web"\nroles = ["client"]\ntokens = ["%s"]\n'

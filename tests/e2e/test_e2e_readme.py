@@ -145,6 +145,7 @@ def test_nothing_but_grpc_goes_as_written(tmp_path: Path) -> None:
     assert out.count("{}") == 4, "Members, GetTasks, ScheduleTask and CancelTask answer nothing"
 
 
+@pytest.mark.longer
 @pytest.mark.tool("prometheus")
 def test_prometheus_sees_leader_and_worker_as_written(tmp_path: Path) -> None:
     (command,) = [

@@ -46,6 +46,7 @@ def addresses(leaders: dict[str, RunningLeader]) -> str:
     return ",".join(leader.scheduler for leader in leaders.values())
 
 
+@pytest.mark.longer
 def test_nothing_acknowledged_is_lost_with_the_disks_of_all_leaders(start: Start, tmp_path: Path) -> None:
     leaders = start()
     with Client(addresses(leaders), timeout=120) as client, stopped_cleanly(start_worker(tmp_path, leaders["two"])):

@@ -143,6 +143,7 @@ def test_new_certificates_are_used_while_a_session_and_a_client_go_on(
         assert log.count("session open") == 1, log
 
 
+@pytest.mark.longer
 def test_a_bad_new_certificate_is_refused_and_the_old_one_stays(
     leader: RunningLeader, authority: Authority, tmp_path: Path
 ) -> None:

@@ -25,6 +25,7 @@ def test_one_seed_gives_one_plan() -> None:
     assert plan(3, 60) == plan(3, 60) != plan(4, 60)
 
 
+@pytest.mark.longer
 def test_nothing_is_lost_or_unexplained_while_processes_are_killed_and_stopped(tmp_path: Path) -> None:
     result = run(tmp_path, SECONDS, SEED)
     assert list(result.found) == []

@@ -16,7 +16,14 @@ LEASE_SECONDS = 10.0
 LEEWAY_SECONDS = 20.0
 
 
-@pytest.mark.parametrize("ways", [("up", "down"), ("up",), ("down",)], ids=["both ways", "from it", "to it"])
+@pytest.mark.parametrize(
+    "ways",
+    [
+        pytest.param(("up", "down"), id="both ways"),
+        pytest.param(("up",), id="from it", marks=pytest.mark.longer),
+        pytest.param(("down",), id="to it", marks=pytest.mark.longer),
+    ],
+)
 def test_tasks_of_a_worker_that_is_cut_off_run_elsewhere_and_it_knows(cluster: Cluster, ways: tuple[str, ...]) -> None:
     with link_to(cluster.leader_address) as link, cluster.client() as client:
         cluster.start_worker("w1", "--runners", "1", leader=link.address)

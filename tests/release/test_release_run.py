@@ -60,6 +60,7 @@ def test_a_published_package_is_told_of_and_once_more(
     assert "SHA256SUMS is missing; build with `nox -s release -- PACKAGE`" in capsys.readouterr().err
 
 
+@pytest.mark.longer
 def test_a_trusted_publisher_needs_no_password_and_no_other_may_take_its_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

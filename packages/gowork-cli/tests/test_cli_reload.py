@@ -123,6 +123,7 @@ def test_a_task_that_runs_meanwhile_goes_back_and_runs_the_new_code(reloaded: An
         assert len(task.attempts) == 2
 
 
+@pytest.mark.longer
 def test_a_worker_that_has_ended_is_there_again_after_a_change(reloaded: Any, invoke: Callable[..., Any]) -> None:
     up = reloaded
     (pid,) = worker_pids(up)

@@ -247,6 +247,7 @@ async def test_cancel_stops_and_removes_the_container(folder: Path) -> None:
     assert [line.split()[0] for line in calls(folder)] == ["run", "stop"]
 
 
+@pytest.mark.longer
 async def test_time_limit_removes_a_container_that_does_not_stop(folder: Path) -> None:
     clock = FakeClock()
     script = f"trap '' TERM; echo $$ >{folder}/pid; while :; do tail -f /dev/null; done"

@@ -172,6 +172,7 @@ async def test_the_thread_of_an_async_one_ends_with_its_leader(tmp_path: Path) -
     async def asked(credentials: Credentials) -> Caller | None:
         begun.append(threading.current_thread())
         if credentials.token == "slow":
+            waits.set()
             await asyncio.Event().wait()
         return None
 
@@ -181,10 +182,10 @@ async def test_the_thread_of_an_async_one_ends_with_its_leader(tmp_path: Path) -
         async with serving(tmp_path, access=access) as leader:
             assert (await code_of(leader, STATS, *bearer("nobody")))[0] is UNKNOWN
             slow = asyncio.create_task(code_of(leader, STATS, *bearer("slow")))
-            await asyncio.to_thread(waits.wait, 10)
+            assert await asyncio.to_thread(waits.wait, PATIENCE)
             waits.clear()
             slow.cancel()
-        await asyncio.to_thread(begun[-1].join, 10)
+        await asyncio.to_thread(begun[-1].join, PATIENCE)
         assert not begun[-1].is_alive()
 
 

@@ -186,6 +186,7 @@ async def revision(log: EtcdLog) -> int:
     return int((await log._etcd.range(pb.RangeRequest(key=b"nothing"))).header.revision)
 
 
+@pytest.mark.longer
 async def test_members_of_etcd_are_replaced_under_a_leader_one_after_the_other(tmp_path: Path, in_time: None) -> None:
     with EtcdCluster(tmp_path, 3) as cluster:
         addresses = [member.address for member in cluster.members]

@@ -114,6 +114,7 @@ async def open_log(etcd: GuardedEtcd) -> AsyncIterator[Callable[..., EtcdLog]]:
             await log.close()
 
 
+@pytest.mark.longer
 async def test_a_leader_with_a_certificate_and_a_password_leads_on_when_its_token_is_forgotten(
     etcd: GuardedEtcd, open_log: Callable[..., EtcdLog]
 ) -> None:

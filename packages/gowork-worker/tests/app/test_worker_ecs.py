@@ -442,6 +442,7 @@ async def test_a_worker_that_can_not_finish_ends_within_what_ecs_leaves_after_it
     assert time.monotonic() - began < 1 + 20
 
 
+@pytest.mark.longer
 async def test_an_agent_that_stalls_delays_the_start_by_seconds_and_nothing_else(agent: Agent, leader: Any) -> None:
     agent.answer = lambda path, body: None
     process = await started(leader, ECS_CONTAINER_METADATA_URI_V4=agent.uri, ECS_AGENT_URI=agent.uri)

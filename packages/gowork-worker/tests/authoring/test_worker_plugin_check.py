@@ -174,6 +174,7 @@ def test_a_variable_that_a_plugin_removes_is_named(checked: Any, monkeypatch: py
     assert found["leaves nothing behind when loaded"] == ["environment variables are others: PLUGGED"]
 
 
+@pytest.mark.longer
 def test_what_loading_has_left_behind_is_no_fault_of_a_run(checked: Any) -> None:
     found = checked("kept = open('/dev/null')\n" + GOOD, ("good", '{"a": 1}'))
     assert list(faulty(found)) == ["leaves nothing behind when loaded"]
@@ -219,6 +220,7 @@ def looks(ctx: Context, rounds: int) -> int:
 """
 
 
+@pytest.mark.longer
 def test_a_handler_that_is_unusable_is_one_fault_and_the_others_are_tried(checked: Any) -> None:
     found = checked(WAITS + UNUSABLE, ("good", '{"a": 1}'))
     assert list(faulty(found)) == ["load"]
@@ -226,6 +228,7 @@ def test_a_handler_that_is_unusable_is_one_fault_and_the_others_are_tried(checke
     assert "stops when cancelled" in found
 
 
+@pytest.mark.longer
 @pytest.mark.parametrize(
     ("source", "payload", "tried"),
     [
@@ -262,6 +265,7 @@ def test_a_run_that_ends_before_it_is_asked_to_stop_does_not_show_that_it_stops(
             assert "give a payload that takes longer" in result.faults[0]
 
 
+@pytest.mark.longer
 def test_a_run_may_take_as_long_as_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "plugged.py").write_text(GOOD.replace("    return", "    import time; time.sleep(0.5)\n    return"))
@@ -283,6 +287,7 @@ def test_of_what_a_plugin_prints_the_last_lines_are_shown_whole() -> None:
     assert check._end_of("Error: " + "z" * 300) == "Error: " + "z" * 193 + "…"
 
 
+@pytest.mark.longer
 def test_a_handler_that_awaits_often_does_not_block(checked: Any) -> None:
     # Nearly each look finds it at work, and no step takes as long as it may.
     body = """    import asyncio, time
@@ -345,6 +350,7 @@ def test_a_plugin_that_is_killed_by_a_signal_without_a_name_is_said(checked: Any
     assert (check.in_words(3), check.in_words(-9)) == ("exit code 3", "SIGKILL")
 
 
+@pytest.mark.longer
 def test_a_payload_may_be_longer_than_an_argument_once_it_is_escaped(checked: Any) -> None:
     # On the command line it is shorter than 128 KiB.
     payload = json.dumps({"a": 1, "b": '"' * 50_000})
