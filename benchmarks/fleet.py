@@ -1,4 +1,7 @@
-"""Measures a leader with many workers: what their heartbeats cost, and how long tasks queue while most workers idle."""
+"""Measures a leader with many workers: what their heartbeats cost, and how long tasks queue while most workers idle.
+
+Beside the leader, a bare grpc.aio server answers as many heartbeats, and does nothing else.
+"""
 
 from __future__ import annotations
 
@@ -25,17 +28,17 @@ TARGET_P99_MS = 20.0
 
 
 def run(bench: Bench) -> list[Measure]:
-    shown = bench.progress.add_task("fleet", total=len(WORKERS) * (BEATS_SECONDS + TASKS_SECONDS))
+    shown = bench.progress.add_task("fleet", total=len(WORKERS) * (2 * BEATS_SECONDS + TASKS_SECONDS))
     scenario = f"fleet: a leader of many workers, {TASKS_PER_SECOND} tasks/s scheduled one by one, fsync on"
     measures = []
     for workers in WORKERS:
         with Processes(bench.directory) as processes:
+            bare = _heartbeats(processes, "bare", processes.start("bare", "raw.py"), workers)
+            bench.progress.advance(shown, BEATS_SECONDS)
+        with Processes(bench.directory) as processes:
             addresses = leader(processes)
             process = psutil.Process(processes.pid("leader"))
-            processes.start("workers", "fleet_sessions.py", addresses["cluster"], str(workers))
-            before, began = cpu_seconds(process), time.perf_counter()
-            time.sleep(BEATS_SECONDS)
-            percent = (cpu_seconds(process) - before) / (time.perf_counter() - began) * 100
+            percent = _heartbeats(processes, "leader", addresses["cluster"], workers)
             bench.progress.advance(shown, BEATS_SECONDS)
             waits = sorted(asyncio.run(_queueing(addresses["scheduler"])))
             bench.progress.advance(shown, TASKS_SECONDS)
@@ -45,11 +48,22 @@ def run(bench: Bench) -> list[Measure]:
         name = f"{workers:,} workers"
         measures += [
             Measure(scenario, f"{name}: CPU, heartbeats alone", "% of a core", [percent], cpu_most, "at most"),
+            Measure(scenario, f"{name}: CPU, a bare server that answers them", "% of a core", [bare], raw=True),
+            Measure(scenario, f"{name}: CPU / raw CPU, heartbeats alone", "times", [percent / bare]),
             Measure(scenario, f"{name}: submit → grant, p50", "ms", [statistics.median(waits)]),
             Measure(scenario, f"{name}: submit → grant, p99", "ms", [p99], p99_most, "at most"),
             Measure(scenario, f"{name}: resident", "MB", [resident]),
         ]
     return measures
+
+
+def _heartbeats(processes: Processes, name: str, address: str, workers: int) -> float:
+    """Returns what share of a core the process `name` takes, in percent, while workers send it heartbeats."""
+    process = psutil.Process(processes.pid(name))
+    processes.start("workers", "fleet_sessions.py", address, str(workers))
+    before, began = cpu_seconds(process), time.perf_counter()
+    time.sleep(BEATS_SECONDS)
+    return (cpu_seconds(process) - before) / (time.perf_counter() - began) * 100
 
 
 async def _queueing(address: str) -> list[float]:

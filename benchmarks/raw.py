@@ -12,15 +12,20 @@ import signal
 import sqlite3
 import sys
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 
 from gowork.base.channels import SERVER_OPTIONS
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
+from gowork.proto.worker.v1 import session_pb2 as session
 
 #: A page: the least by which SQLite's log grows.
 _PAGE = bytes(4096)
+#: Milliseconds between two heartbeats, as a leader with its usual lease asks for them.
+_HEARTBEAT_MS = 3_333
 
 
 class Disk:
@@ -89,16 +94,34 @@ async def _answer(request: pb.ScheduleTaskRequest, context: object) -> pb.Schedu
     return pb.ScheduleTaskResponse()
 
 
+async def _hear(
+    requests: AsyncIterator[session.ConnectRequest], context: object
+) -> AsyncIterator[session.ConnectResponse]:
+    await anext(requests)
+    yield session.ConnectResponse(welcome=session.Welcome(heartbeat_ms=_HEARTBEAT_MS))
+    async for _ in requests:
+        yield session.ConnectResponse()
+
+
 async def serve() -> None:
-    """Serves a ScheduleTask that does nothing, with the messages and options of a gowork leader."""
+    """Serves a ScheduleTask and a session that do nothing, with the messages and options of a gowork leader."""
     server = grpc.aio.server(options=list(SERVER_OPTIONS))
     method = grpc.unary_unary_rpc_method_handler(
         _answer,
         request_deserializer=pb.ScheduleTaskRequest.FromString,
         response_serializer=pb.ScheduleTaskResponse.SerializeToString,
     )
-    service = grpc.method_handlers_generic_handler("scheduler.v1.SchedulerService", {"ScheduleTask": method})
-    server.add_generic_rpc_handlers((service,))
+    stream = grpc.stream_stream_rpc_method_handler(
+        _hear,
+        request_deserializer=session.ConnectRequest.FromString,
+        response_serializer=session.ConnectResponse.SerializeToString,
+    )
+    services: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = {
+        "scheduler.v1.SchedulerService": {"ScheduleTask": method},
+        "worker.v1.SessionService": {"Connect": stream},
+    }
+    handlers = [grpc.method_handlers_generic_handler(name, methods) for name, methods in services.items()]
+    server.add_generic_rpc_handlers(tuple(handlers))
     port = server.add_insecure_port("127.0.0.1:0")
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)

@@ -28,7 +28,7 @@ _PATHS = (
     "docs/tls", "docs/proxies", "docs/encryption", "docs/logs", "docs/tracing", "docs/runbook",
     "docs/changing-payloads", "docs/embedding", "docs/hooks", "docs/isolation", "docs/metrics", "docs/protocol",
     "docs/reliability", "docs/releases",
-    "docs/benchmarks", "docs/glossary", "docs/decisions/README", "deploy/README",
+    "docs/performance", "docs/benchmarks", "docs/glossary", "docs/decisions/README", "deploy/README",
     "reference/commands", "reference/configuration", "reference/errors",
     "reference/rpcs/scheduler", "reference/rpcs/leader", "reference/rpcs/session", "reference/rpcs/worker",
     "reference/api/gowork.client", "reference/api/gowork.client.frames", "reference/api/gowork.worker",
