@@ -126,6 +126,7 @@ def test_each_task_is_found_whatever_was_written_rolled_back_and_opened_before(
             seq = max(there.values(), default=0)
         wanted = [*there, *purged]
         assert sorted(ids.find(connection, wanted)) == sorted(there.values())
+        assert not any(ids.are_above_all([name]) for name in there)
         for name in rng.sample(sorted(there), min(2, len(there))):
             with pytest.raises(StoreError, match="contradicts"):
                 write(connection, ids, Batch([new_task(seq + 50, name)]))
@@ -292,6 +293,40 @@ def test_a_bounded_number_of_missed_ids_is_kept(connection: apsw.Connection, sma
     for number in range(40):
         ids.find(connection, [f"missed-{number}"])
     assert len(ids._generations[0].missed) == 8
+
+
+def test_ids_above_those_of_all_tasks_need_not_be_looked_up(connection: apsw.Connection) -> None:
+    ids = loaded(connection)
+    assert ids.are_above_all(["a"])
+    write(connection, ids, Batch([new_task(1, "f")]))
+    for name, above, below in (("m", ["n", "z"], ["a", "z"]), ("g", ["n"], ["h", "z"]), ("q", ["r", "s"], ["p"])):
+        write(connection, ids, Batch([new_task(ord(name), name)]))
+        assert ids.are_above_all(above)
+        assert not ids.are_above_all(below)
+        assert not ids.are_above_all([name])
+    again = loaded(connection)
+    assert (again.are_above_all(["r"]), again.are_above_all(["q"]), again.are_above_all(["p"])) == (True, False, False)
+
+
+async def test_many_ids_above_those_of_all_tasks_are_not_looked_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = SqliteStore(tmp_path / "store.db")
+    await store.open()
+    await store.commit(Batch([new_task(seq, f"task-{seq:03}") for seq in range(1, 100)]))
+    looked_up: list[list[str]] = []
+    find = TaskIds.find
+
+    def noted(ids: TaskIds, connection: apsw.Connection, wanted: list[str]) -> list[int]:
+        looked_up.append(wanted)
+        return find(ids, connection, wanted)
+
+    monkeypatch.setattr(TaskIds, "find", noted)
+    assert await store.load([f"task-{number}" for number in range(100, 900)]) == []
+    assert await store.standings([f"task-{number}" for number in range(100, 900)]) == []
+    assert looked_up == []
+    assert len(await store.load([f"task-{number:03}" for number in range(99, 900)])) == 1
+    await store.close()
 
 
 @pytest.mark.usefixtures("small")

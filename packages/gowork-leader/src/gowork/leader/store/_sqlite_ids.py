@@ -125,6 +125,11 @@ class TaskIds:
         self._generations, self._slices, self._done, self._owed = (generation, None), [], 0, 0
         self.forget()
 
+    def are_above_all(self, ids: Sequence[str]) -> bool:
+        """Whether no task has one of these ids, because they come after those of all tasks. Any thread may call it."""
+        last_id = self._generations[0].last_id
+        return last_id is None or min(ids, default=last_id) > last_id
+
     def find(self, connection: apsw.Connection, ids: Iterable[str]) -> list[int]:
         """Returns the seqs of those of these tasks that are there, each once. Any thread may call it."""
         # Memory comes first: what leaves it is in the table by then.

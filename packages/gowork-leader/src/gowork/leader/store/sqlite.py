@@ -378,12 +378,14 @@ class SqliteStore:
     async def _looked_up(
         self, look: Callable[[apsw.Connection, Sequence[str], TaskIds], list[_T]], ids: Sequence[str]
     ) -> list[_T]:
-        if len(ids) > _IDS_AT_ONCE_MAX:
-            return await self._call(self._lookups, look, ids, self._ids)
-        # Each submit makes such a look-up. The way to another thread and back would take several times as long as
-        # reading a few pages here.
         if self._at_once is None:
             raise StoreError(f"{self._path} is not open.")
+        # Each submit makes such a look-up, and the ids that gowork makes come in order.
+        if self._ids.are_above_all(ids):
+            return []
+        if len(ids) > _IDS_AT_ONCE_MAX:
+            return await self._call(self._lookups, look, ids, self._ids)
+        # The way to another thread and back would take several times as long as reading a few pages here.
         with reported(str(self._path)):
             return look(self._at_once, ids, self._ids)
 
