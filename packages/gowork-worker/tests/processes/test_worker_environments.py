@@ -272,9 +272,16 @@ CASES: list[tuple[Callable[[Path], None], str]] = [
     (broken_python, "{path}/bin/python does not work: error while loading shared libraries: libpython.so; make"),
     (silent_python, "{path}/bin/python does not work: it was killed by signal 9 (SIGKILL); make"),
     (old_python, "{path} has Python 3.9, and gowork-worker needs 3.11; make it anew"),
-    (no_worker, "{path} has no gowork-worker; install it: {path}/bin/python -m pip install gowork-worker=={own}"),
+    (
+        no_worker,
+        "{path} has no gowork-worker; install it: "
+        "python3 -m pip --python {path}/bin/python install gowork-worker=={own}",
+    ),
     (other_version, "{path} has gowork-worker 0.1.7, and this worker is {own}; give both the same version: "),
-    (no_plugin, "{path} has no plugin with handlers; install one there with: {path}/bin/python -m pip install"),
+    (
+        no_plugin,
+        "{path} has no plugin with handlers; install one there with: python3 -m pip --python {path}/bin/python install",
+    ),
     (
         deadly_plugin,
         "{path}: a runner ends there before it is ready (the runner exited with code 3); the log above",
@@ -318,7 +325,7 @@ async def test_commands_that_an_error_names_can_be_pasted(tmp_path: Path) -> Non
     path = tmp_path / "my env"
     assert (await refusal(path)).endswith(f"make it with: python3 -m venv {shlex.quote(str(path))}")
     no_worker(path)
-    assert f"install it: {shlex.quote(f'{path}/bin/python')} -m pip install" in await refusal(path)
+    assert f"install it: python3 -m pip --python {shlex.quote(f'{path}/bin/python')} install" in await refusal(path)
 
 
 def print_at_the_end(path: Path) -> None:

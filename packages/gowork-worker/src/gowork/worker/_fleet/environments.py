@@ -116,12 +116,17 @@ async def check_version(path: str, warden: Warden | None) -> None:
     if found < _PYTHON_MIN:
         wanted, has = (".".join(map(str, each)) for each in (_PYTHON_MIN, found))
         raise EnvironmentFault(f"{path} has Python {has}, and gowork-worker needs {wanted}; make it anew with that")
-    install = f"{shlex.quote(python)} -m pip install gowork-worker=={__version__}"
+    install = f"{_install(python)} gowork-worker=={__version__}"
     if not version:
         raise EnvironmentFault(f"{path} has no gowork-worker; install it: {install}")
     if version != __version__:
         versions = f"{path} has gowork-worker {version}, and this worker is {__version__}"
         raise EnvironmentFault(f"{versions}; give both the same version: {install}")
+
+
+def _install(python: str) -> str:
+    """Returns the command that installs packages for a Python without pip, as in environments that uv makes."""
+    return f"python3 -m pip --python {shlex.quote(python)} install"
 
 
 def _check_folder(path: str, python: str) -> None:
@@ -166,7 +171,7 @@ async def ready_of(path: str, runner: ProcessRunner, ready: asyncio.Future[messa
         raise EnvironmentFault(f"{path}: {why}; the log above says what it did. Repair the plugin, or leave it out")
     found = ready.result()
     if not found.handlers and not found.plugin_errors:
-        install = f"install one there with: {shlex.quote(runner.executable)} -m pip install"
+        install = f"install one there with: {_install(runner.executable)}"
         raise EnvironmentFault(f"{path} has no plugin with handlers; {install}, or leave the environment out")
     if not found.handlers and all(map(is_absence, found.plugin_errors)):
         choice = "choose one of it too, or leave the environment out"
