@@ -52,6 +52,13 @@ class Sharing:
             path for path in self._folder.glob(f"{name}.db.aside-*") if path.name[-4:] not in ("-wal", "-shm")
         )
 
+    async def replaced(self, name: str) -> None:
+        """Waits until a leader has set its store aside, and follows with a copy."""
+        async with asyncio.timeout(PATIENCE):
+            while not self.asides(name):  # noqa: ASYNC110 - nothing announces it
+                await asyncio.sleep(AGAIN_SECONDS)
+        await self.says(name, 200, "follows")
+
     async def start(
         self,
         name: str,

@@ -73,13 +73,6 @@ def leading(crew: Sharing) -> str:
     return "" if leader is None else decode(leader.announcement).name
 
 
-async def replaced(crew: Sharing, name: str) -> None:
-    """Waits until a leader has set its store aside, and follows with a copy."""
-    while not crew.asides(name):  # noqa: ASYNC110 - nothing announces it
-        await asyncio.sleep(0.02)
-    await crew.says(name, 200, "follows")
-
-
 @pytest.mark.parametrize("asked", ["a", "b"])
 async def test_stores_that_hold_the_same_are_equal_whoever_is_asked(crew: Sharing, asked: str) -> None:
     served = await three(crew)
@@ -99,7 +92,7 @@ async def test_a_store_that_differs_is_set_aside_and_copied_anew(
     served = await three(crew)
     spoil(crew, "b")
     response = await served["a"].cluster.CompareStores(pb.CompareStoresRequest(), timeout=PATIENCE)
-    await replaced(crew, "b")
+    await crew.replaced("b")
     assert leading(crew) == "a"
     assert crew.asides("a") == crew.asides("c") == []
     (record,) = [
@@ -118,7 +111,7 @@ async def test_a_leader_that_differs_from_two_equal_ones_resigns_and_is_replaced
     served = await three(crew)
     spoil(crew, "a")
     await served["a"].cluster.CompareStores(pb.CompareStoresRequest(), timeout=PATIENCE)
-    await replaced(crew, "a")
+    await crew.replaced("a")
     assert leading(crew) in ("b", "c")
     assert crew.asides("b") == crew.asides("c") == []
     assert {each.verdict for each in (await compared(served["a"])).stores} == {EQUAL}

@@ -106,7 +106,7 @@ async def test_an_entry_that_no_store_can_apply_is_skipped_by_a_person_and_the_c
     await served.submit("after")
     # The others take copies of its store by themselves.
     await crew.start("b")
-    await crew.says("b", 200, "follows")
+    await crew.replaced("b")
     assert len(crew.asides("b")) == 1
     assert {task.id for task in await served.list()} == {"one", "two", "after"}
 

@@ -84,7 +84,7 @@ async def test_a_backup_begins_a_generation_and_other_stores_are_replaced_by_the
     assert crew.asides("b") == []
     served = await crew.start("a")
     await crew.says("a", 200, "ready")
-    await crew.says("b", 200, "follows")
+    await crew.replaced("b")
     assert len(crew.asides("b")) == 1
     assert {task.id for task in await served.list()} == {"kept"}
     await crew.submitted("b", "after")

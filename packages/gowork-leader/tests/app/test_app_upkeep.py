@@ -187,7 +187,7 @@ async def test_a_store_that_has_diverged_is_set_aside_and_copied_anew(
     change(crew.store_path("b"), f"UPDATE meta SET value = x'{'ab' * 32}' WHERE key = 'log_hash'")
     await crew.submitted("a", "three")
     await crew.start("b")
-    await crew.says("b", 200, "follows")
+    await crew.replaced("b")
     assert len(crew.asides("b")) == 1
     (record,) = [
         each for each in caplog.records if each.message == "store can't follow the log, and is replaced by a copy"
@@ -217,7 +217,7 @@ async def test_a_store_that_can_not_apply_an_entry_waits_for_a_leader_and_names_
     await crew.says("b", 503, f"Entry {index} of the log can't be applied")
     assert crew.asides("b") == []
     await crew.start("a")
-    await crew.says("b", 200, "follows")
+    await crew.replaced("b")
     assert len(crew.asides("b")) == 1
     await leads_with(crew, "b", "one", "two")
 

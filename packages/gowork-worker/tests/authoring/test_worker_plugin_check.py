@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 
 from gowork.worker._app.plugin_command import main
 from gowork.worker._authoring import check
-from gowork.worker._authoring.check import Check
+from gowork.worker._authoring.check import PRINTED_BYTES_MAX, Check, Printed
 
 #: A length of time after which a test fails, in seconds.
 PATIENCE = 60.0
@@ -374,3 +374,25 @@ def test_an_installed_plugin_is_checked_without_the_files_of_the_working_directo
     (loads, *_) = Check("plugged", is_module=False, tries=(), load_seconds=30.0).run()
     (fault,) = loads.faults
     assert "No module named 'beside'" in fault
+
+
+def test_of_what_a_process_prints_the_end_is_kept() -> None:
+    receiving, sending = os.pipe()
+    printed = Printed(os.fdopen(receiving, "rb"))
+    with os.fdopen(sending, "wb") as stream:
+        for number in range(100_000):
+            stream.write(b"%099d\n" % number)
+    kept = printed.end()
+    assert len(kept) == PRINTED_BYTES_MAX
+    assert kept.endswith(b"%099d\n" % 99_999)
+
+
+def test_a_check_does_not_wait_for_what_a_child_that_has_left_may_print(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check, "_REST_SECONDS_MAX", 0.05)
+    receiving, sending = os.pipe()
+    printed = Printed(os.fdopen(receiving, "rb"))
+    os.write(sending, b"said")
+    while not (kept := printed.end()):
+        pass
+    assert kept == b"said"
+    os.close(sending)

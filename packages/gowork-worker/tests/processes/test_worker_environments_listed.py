@@ -76,17 +76,26 @@ def test_paths_that_a_worker_refuses_are_refused(tmp_path: Path) -> None:
     [
         (None, "{path} does not exist; make it with: python3 -m venv {path}"),
         ("", "no plugin is installed there"),
-        ("import os\nos._exit(3)\n", "a plugin can't be loaded: it ends the process that loads it (exit code 3)"),
     ],
-    ids=["no environment", "no plugin", "deadly plugin"],
+    ids=["no environment", "no plugin"],
 )
 def test_an_environment_at_fault_is_listed_with_what_is_wrong(tmp_path: Path, code: str | None, words: str) -> None:
     path = tmp_path / "env"
     if code is not None:
         equipped(path)
-    if code:
-        install(path, "ones", code)
     rows = rows_of("--plugin-env", str(path))
     (row,) = [row for row in rows if row["environment"]]
     assert (row["plugin"], row["errors"]) == ("", [words.format(path=path)])
     assert "echo" in [row["plugin"] for row in rows]
+
+
+def test_a_plugin_of_an_environment_that_ends_its_process_is_named_and_hides_no_other(tmp_path: Path) -> None:
+    path = equipped(tmp_path / "env")
+    install(path, "deadly", "import os\nos._exit(3)\n")
+    install(path, "ones", "from gowork.worker import handler\n@handler('one')\ndef one(ctx): ...\n")
+    rows = [row for row in rows_of("--plugin-env", str(path)) if row["environment"]]
+    assert {row["plugin"]: row["errors"] for row in rows} == {
+        "deadly": ["it ends the process that loads it (exit code 3)"],
+        "ones": [],
+    }
+    assert [handler["name"] for row in rows for handler in row["handlers"]] == ["one"]

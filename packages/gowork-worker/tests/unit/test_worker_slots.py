@@ -69,3 +69,17 @@ async def test_slots_that_are_to_be_withheld_go_through_the_loop_when_they_are_f
     stand.slots.handed.append(0)
     stand.slots.pump()
     assert (stand.slots.contended, stand.withheld, stand.slots.free) == (False, [1], [])
+
+
+async def test_the_slot_of_an_attempt_that_has_waited_goes_through_the_loop(stand: Stand) -> None:
+    class Hand:
+        def give_slot(self, extend: Any) -> None:
+            extend([0])
+
+    hand: Any = Hand()
+    # A thread could take it from `free` before the loop hears of the end, and withholds it.
+    stand.slots.release(hand, has_waited=True)
+    assert (stand.slots.free, list(stand.slots.handed)) == ([], [0])
+    stand.slots.handed.clear()
+    stand.slots.release(hand, has_waited=False)
+    assert (stand.slots.free, list(stand.slots.handed)) == ([0], [])

@@ -7,8 +7,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 import msgspec
 from msgspec import Struct
@@ -22,6 +24,10 @@ from gowork.worker._core.plugins import ENTRY_POINT_GROUP
 PROBE_SECONDS = 5.0
 #: How many handlers are named.
 _NAMED_MAX = 10
+#: How many bytes of what a plugin prints are kept, however much it is.
+PRINTED_BYTES_MAX = 64 << 10
+#: How long to wait for what a process has printed, once it has ended, in seconds.
+_REST_SECONDS_MAX = 1.0
 #: How many characters of what a plugin printed are shown.
 _SHOWN_CHARS = 200
 #: What is said of a handler whose payload's schema is left out of its description.
@@ -129,33 +135,33 @@ class Check:
     ) -> tuple[Found | str, str]:
         """Returns (what was found, or why nothing was; what was printed)."""
         with tempfile.TemporaryDirectory(prefix="gowork-check-") as folder:
-            asked, answer, printed = (Path(folder, name) for name in ("asked", "answer", "printed"))
+            asked, answer = Path(folder, "asked"), Path(folder, "answer")
             request = {
                 "plugin": self._plugin, "is_module": self._is_module, "answer": str(answer), "what": what,
                 "handler": handler, "payload": payload, "names": names, "run_seconds": self._run_seconds,
             }  # fmt: skip
             # In a file, because an argument of a process has a bound, which a payload may exceed once it is escaped.
             asked.write_bytes(msgspec.json.encode(msgspec.convert(request, Request)))
-            with printed.open("wb") as output:
-                # A group of its own, so that children of the plugin end with it.
-                process = subprocess.Popen(
-                    # As for runners: a file in the working directory could replace a library's module.
-                    [sys.executable, "-P", "-m", "gowork.worker._authoring.probe", str(asked)],
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    start_new_session=True,
-                )
-                is_run = bool(handler)
-                seconds = self._load_seconds + PROBE_SECONDS + (self._run_seconds if is_run else 0.0)
-                try:
-                    code = process.wait(seconds)
-                except subprocess.TimeoutExpired:
-                    code = None
-                finally:
-                    end_group(process)
-            text = printed.read_text(encoding="utf-8", errors="replace").strip()
-            shown = _end_of(text)
+            # A group of its own, so that children of the plugin end with it.
+            process = subprocess.Popen(
+                # As for runners: a file in the working directory could replace a library's module.
+                [sys.executable, "-P", "-m", "gowork.worker._authoring.probe", str(asked)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            assert process.stdout is not None
+            printed = Printed(process.stdout)
+            is_run = bool(handler)
+            seconds = self._load_seconds + PROBE_SECONDS + (self._run_seconds if is_run else 0.0)
+            try:
+                code = process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                code = None
+            finally:
+                end_group(process)
+            shown = _end_of(printed.end().decode(errors="replace").strip())
             if answer.exists():
                 found = msgspec.json.decode(answer.read_bytes(), type=Found)
                 if code is None:
@@ -167,6 +173,27 @@ class Check:
                     shown,
                 )
             return f"it ends its process ({in_words(code)}): {shown}", shown
+
+
+class Printed:
+    """Reads what a process prints as it comes, and keeps the last PRINTED_BYTES_MAX of it."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._kept = b""
+        self._reader = threading.Thread(target=self._read, name="printed", daemon=True)
+        self._reader.start()
+
+    def end(self) -> bytes:
+        """Returns the end of what was printed. Call it when the process has ended."""
+        # A child that has left the group may hold the pipe open for ever.
+        self._reader.join(_REST_SECONDS_MAX)
+        return self._kept
+
+    def _read(self) -> None:
+        with self._stream as stream:
+            while part := os.read(stream.fileno(), PRINTED_BYTES_MAX):
+                self._kept = (self._kept + part)[-PRINTED_BYTES_MAX:]
 
 
 def _counted(handlers: int) -> str:

@@ -54,6 +54,8 @@ class _Request(Struct, frozen=True):
 
     selection: Selection
     answer: str
+    #: Whether plugins are named and nothing is loaded.
+    only_names: bool = False
 
 
 def rows_of_all(selection: Selection, paths: Sequence[str]) -> list[Row]:
@@ -90,27 +92,29 @@ def _rows_there(selection: Selection, path: str) -> list[Row]:
     except environments.EnvironmentFault as fault:
         return [Row("", errors=(str(fault),))]
     there = msgspec.structs.replace(selection, imports=(), built_in=False)
-    found = _loaded(there, Interpreter.of(path))
-    if isinstance(found, str):
-        return [Row("", errors=(f"a plugin can't be loaded: {found}",))]
+    found = rows_of(there, Interpreter.of(path))
     return found or [Row("", errors=("no plugin is installed there",))]
 
 
-def rows_of(selection: Selection) -> list[Row]:
+def rows_of(selection: Selection, interpreter: Interpreter = OWN) -> list[Row]:
     """Returns a row for each plugin of a selection, in the order in which they are loaded.
 
     All are loaded together, so that those with the same handler are found. When that ends the process, each is loaded
     alone, and then all that can be.
     """
-    together = _loaded(selection)
+    together = _loaded(selection, interpreter)
     if not isinstance(together, str):
         return together
-    alone = {name: _loaded(msgspec.structs.replace(selection, only=(name,))) for name in names_of(selection)}
+    named = _loaded(selection, interpreter, only_names=True)
+    if isinstance(named, str):
+        return [Row("", errors=(f"plugins can't be listed: {named}",))]
+    names = [row.plugin for row in named]
+    alone = {name: _loaded(msgspec.structs.replace(selection, only=(name,)), interpreter) for name in names}
     whole = tuple(name for name, found in alone.items() if not isinstance(found, str))
     rows: list[Row] = []
     for name, found in alone.items():
         rows.extend([Row(name, errors=(found,))] if isinstance(found, str) else found)
-    again = _loaded(msgspec.structs.replace(selection, only=whole))
+    again = _loaded(msgspec.structs.replace(selection, only=whole), interpreter)
     if not isinstance(again, str):
         rows.extend(again)
     # The last row of a plugin counts: each process tells of those that are not installed, and names of handlers that
@@ -118,11 +122,11 @@ def rows_of(selection: Selection) -> list[Row]:
     return list({row.plugin: row for row in rows}.values())
 
 
-def _loaded(selection: Selection, interpreter: Interpreter = OWN) -> list[Row] | str:
+def _loaded(selection: Selection, interpreter: Interpreter, *, only_names: bool = False) -> list[Row] | str:
     """Returns the rows of what another process has loaded, or what ended it."""
     with tempfile.TemporaryDirectory(prefix="gowork-plugins-") as folder:
         answer = Path(folder, "answer")
-        told = msgspec.json.encode(_Request(selection, str(answer))).decode()
+        told = msgspec.json.encode(_Request(selection, str(answer), only_names)).decode()
         # A group of its own, so that children of a plugin end with it. What plugins print is not the list.
         process = subprocess.Popen(
             [interpreter.executable, "-P", "-m", __name__, told],
@@ -147,10 +151,13 @@ def main() -> None:
     request = msgspec.json.decode(sys.argv[1], type=_Request)
     if request.selection.imports:
         add_search_path(os.getcwd())
-    loaded = load(request.selection)
-    rows = [_row(loaded, plugin) for plugin in loaded.plugins]
-    known = {row.plugin for row in rows}
-    rows += [Row(error.plugin, errors=(error.reason,)) for error in loaded.errors if error.plugin not in known]
+    if request.only_names:
+        rows = [Row(name) for name in names_of(request.selection)]
+    else:
+        loaded = load(request.selection)
+        rows = [_row(loaded, plugin) for plugin in loaded.plugins]
+        known = {row.plugin for row in rows}
+        rows += [Row(error.plugin, errors=(error.reason,)) for error in loaded.errors if error.plugin not in known]
     answer = Path(request.answer)
     # Whole or not at all, because a thread of a plugin may end the process meanwhile.
     unfinished = answer.with_suffix(".new")
