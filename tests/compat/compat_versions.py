@@ -74,6 +74,8 @@ class Cluster:
 
     #: Where clients reach its leader, as HOST:PORT.
     scheduler: str
+    #: Where workers reach it.
+    cluster: str
 
 
 @contextmanager
@@ -112,7 +114,7 @@ def cluster(
             )
             stack.enter_context(_stopped(process, folder / "worker.log"))
             _first_line(process, folder / "worker.log")
-        yield Cluster(addresses["scheduler"])
+        yield Cluster(addresses["scheduler"], addresses["cluster"])
 
 
 def _first_line(process: subprocess.Popen[str], log: Path) -> Mapping[str, Any]:

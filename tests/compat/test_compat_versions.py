@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
 from compat_versions import HERE, NEW, Version, cluster, unpack_old
 from compat_work import EXPECTED
+
+from gowork.client import Client
 
 
 @pytest.fixture(scope="module")
@@ -37,3 +40,20 @@ def test_every_mixture_of_versions_does_the_same_work(old: Version, tmp_path: Pa
     with cluster(tmp_path, leader, worker) as running:
         told = client.run(str(HERE / "compat_work.py"), running.scheduler, folder=tmp_path)
     assert json.loads(told) == EXPECTED
+
+
+def test_a_worker_that_names_queues_takes_nothing_from_an_earlier_leader(old: Version, tmp_path: Path) -> None:
+    with cluster(tmp_path, old, None) as running, Client(running.scheduler) as client:
+        arguments = ["gowork.worker", "--leader", running.cluster, "--import", "compat_handlers", "--queue", "images"]
+        worker = NEW.start(*arguments, "--runners=1", folder=tmp_path, log="worker.log")
+        try:
+            task = client.schedule({"value": 1}, handler="double")
+            deadline = time.monotonic() + 120
+            while "name none" not in (log := (tmp_path / "worker.log").read_text()):
+                assert time.monotonic() < deadline, log
+                time.sleep(0.02)
+            assert client.get(task.id).attempts == ()
+            assert "would give it tasks of all queues: upgrade the leader" in log
+        finally:
+            worker.kill()
+            worker.communicate()

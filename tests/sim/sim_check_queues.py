@@ -233,4 +233,4 @@ def _takes(holder: Worker | None, lane: LaneKey, *, binary: bool) -> bool:
     """Whether this worker can run the tasks of a lane; None stands for any callback worker."""
     if holder is None:
         return not (lane.handler or lane.selector or binary)
-    return holder.can_run(lane.handler, lane.selector)
+    return holder.can_run(lane.handler, lane.selector, lane.queue)

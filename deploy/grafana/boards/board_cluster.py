@@ -112,8 +112,9 @@ def _tasks() -> list[Panel]:
         lines(
             "Waiting, by reason",
             "`next` is about to start, `no_slot` waits for busy workers, `delayed` for its time. no_handler, "
-            "selector, plugin_version, draining and unfit need a worker that is not there; unreachable and "
-            "member_failed need callback workers that work; queue_paused and the limits were set by somebody. "
+            "selector, queue_not_taken, plugin_version, draining and unfit need a worker that is not there; "
+            "unreachable and member_failed need callback workers that work; queue_paused and the limits were set "
+            "by somebody. "
             "`gowork why ID` tells the reason of one task.",
             "short",
             query(f"sum by (reason) (job_queue_reason:gowork_queue_waiting_tasks:max{{{JOB}}})", "{{reason}}"),

@@ -40,7 +40,8 @@ def _overview() -> Panel:
             (
                 "without worker",
                 "short",
-                f'{waiting}, reason=~"no_handler|selector|plugin_version|draining|unreachable|member_failed|unfit"}})',
+                f'{waiting}, reason=~"no_handler|selector|queue_not_taken|plugin_version|draining|unreachable|'
+                'member_failed|unfit"})',
             ),
             ("held", "short", f'{waiting}, reason=~"queue_paused|queue_limit|key_limit|rate_limit"}})'),
             ("oldest", "s", f"max by (queue) (gowork_queue_oldest_seconds{{{QUEUE}}})"),

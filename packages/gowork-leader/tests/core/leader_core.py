@@ -249,6 +249,7 @@ class Core:
         ended: tuple[str, ...] = (),
         form: str = "",
         plugin: Plugin | None = None,
+        queues: tuple[str, ...] = (),
     ) -> int:
         self._connections += 1
         connection = self._connections
@@ -266,6 +267,7 @@ class Core:
                 (),
                 "peer",
                 ended,
+                frozenset(queues),
             )
         )
         self.do(cmd.ReceiveFrame(connection, credit=slots if credit is None else credit))

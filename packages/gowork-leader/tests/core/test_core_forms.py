@@ -115,16 +115,16 @@ def test_forms_are_those_of_the_workers_that_are_there() -> None:
     core.connect("other", form="2")
     workers = core.state.workers
     for handler in ("work", ""):
-        assert "1" in open_forms(workers.values(), handler, ())
+        assert "1" in open_forms(workers.values(), handler, (), "")
     assert core.state.forms.are_mixed("work")
     # The same worker with another form, then gone.
     connection = core.connect("w", form="2")
     assert not core.state.forms.are_mixed("work")
-    assert open_forms(workers.values(), "", ()) == frozenset()
+    assert open_forms(workers.values(), "", (), "") == frozenset()
     core.do(cmd.ReceiveFrame(connection, leaving=True))
-    assert open_forms(workers.values(), "work", ()) == {"2"}
+    assert open_forms(workers.values(), "work", (), "") == {"2"}
     core.do(cmd.ReceiveFrame(2, leaving=True))
-    assert open_forms(workers.values(), "work", ()) == frozenset()
+    assert open_forms(workers.values(), "work", (), "") == frozenset()
     # What has gone is not counted beside what comes.
     core.connect("third", form="3")
     assert not core.state.forms.are_mixed("work")

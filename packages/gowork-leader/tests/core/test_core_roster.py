@@ -9,7 +9,7 @@ from gowork.leader._core import commands as cmd
 from gowork.leader._core import roster
 from gowork.leader._core.roster import Need
 
-WORK: Need = ("work", ())
+WORK: Need = ("work", (), "")
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_the_worker_with_the_most_free_slots_comes_first(core: Core) -> None:
 def test_only_workers_with_handler_and_labels_are_ranked(core: Core) -> None:
     core.connect("a", handlers=("work",), labels={"zone": "a"})
     core.connect("b", handlers=("other",), labels={"zone": "b"})
-    assert [best(core, need) for need in (WORK, ("other", ()), ("work", (("zone", "b"),)), ("", ()))] == [
+    assert [best(core, need) for need in (WORK, ("other", (), ""), ("work", (("zone", "b"),), ""), ("", (), ""))] == [
         "a",
         "b",
         None,
@@ -120,9 +120,9 @@ def test_the_fewer_workers_there_are_the_more_rankings_are_kept(
     for number in range(workers):
         core.connect(f"w{number}")
     for number in range(kept):
-        best(core, (f"h{number}", ()))
+        best(core, (f"h{number}", (), ""))
     assert len(core.state.roster._rankings) == kept
-    best(core, ("one more", ()))
+    best(core, ("one more", (), ""))
     assert len(core.state.roster._rankings) == 1
 
 
@@ -137,5 +137,5 @@ def test_news_and_entries_are_bounded(core: Core, monkeypatch: pytest.MonkeyPatc
     assert len(core.state.roster.ranking(WORK).entries) <= bound
     assert len(core.state.roster._news) <= bound
     for number in range(roster.RANKINGS_MAX + 1):
-        best(core, (f"h{number}", ()))
+        best(core, (f"h{number}", (), ""))
     assert len(core.state.roster._rankings) <= roster.RANKINGS_MAX

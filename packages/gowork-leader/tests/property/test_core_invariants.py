@@ -26,6 +26,11 @@ IDS = st.sampled_from([f"t{number}" for number in range(12)])
 NAMES = st.sampled_from(["w1", "w2", "w3"])
 HANDLERS = st.sampled_from(["work", "other"])
 QUEUES = st.sampled_from(["default", "mail"])
+#: The queues that a worker names; none for all.
+NAMED = st.sampled_from([(), (), (), (), ("mail",), ("default", "reports")])
+NEEDS = st.sampled_from(
+    [None, ("work", (), ""), ("other", (), "mail"), ("nobody's", (), ""), ("work", (("zone", "a"),), "")]
+)
 KEYS = st.sampled_from(["", "", "k1", "k2"])
 #: So small that most of what waits rests in the store.
 SMALL = Settings(window_tasks=3, lane_page=4, lane_tasks_min=1, timers_max=8)
@@ -48,6 +53,8 @@ class Cluster(RuleBasedStateMachine):
 
     #: Whether all changes are also applied one by one, to a copy of the state; see Core.
     compares = False
+    #: Whether some workers take tasks of the queues alone that they name.
+    names_queues = True
     bounds = SMALL
     #: How often what can be granted is granted and reported, until every task has ended.
     rounds = 3
@@ -132,8 +139,18 @@ class Cluster(RuleBasedStateMachine):
         buffer=st.integers(0, 3),
         keep=st.booleans(),
         proof=st.booleans(),
+        queues=NAMED,
     )
-    def connect(self, name: str, generation: int, slots: int, buffer: int, keep: bool, proof: bool) -> None:
+    def connect(
+        self,
+        name: str,
+        generation: int,
+        slots: int,
+        buffer: int,
+        keep: bool,
+        proof: bool,
+        queues: tuple[str, ...] = (),
+    ) -> None:
         instance = f"{name}-{generation}"
         ended = tuple(f"{other}-{number}" for other in ("w1", "w2") for number in (1, 2)) if proof else ()
         held = tuple(cmd.HeldTask(id, fence, False) for who, id, fence in self.sent if who == instance and keep)
@@ -145,6 +162,7 @@ class Cluster(RuleBasedStateMachine):
             handlers=("work", "other"),
             held=held,
             ended=ended,
+            queues=queues if self.names_queues else (),
         )
 
     @rule(name=NAMES)
@@ -200,7 +218,7 @@ class Cluster(RuleBasedStateMachine):
     def dispatch(self) -> None:
         before = {worker.instance: worker.room for worker in self.core.state.connections.values()}
         left = {worker: (worker.room, worker.free) for worker in self.core.state.connections.values()}
-        holders: list[tuple[int, Worker, str]] = []
+        holders: list[tuple[int, Worker, LaneKey]] = []
         before_fence = self.fence
         rooms = {queue.name: queue.room_at(self.core.mono) for queue in self.core.state.queues}
         decision = self.core.do(cmd.Dispatch())
@@ -216,11 +234,12 @@ class Cluster(RuleBasedStateMachine):
                 assert grant.fence > before_fence
                 self.fence = max(grant.fence, self.fence)
                 self.sent.append((worker.instance, grant.spec.id, grant.fence))
-                holders.append((grant.fence, worker, grant.spec.lane.handler))
+                holders.append((grant.fence, worker, grant.spec.lane))
                 queue_name = grant.spec.lane.queue
+                assert not worker.queues or queue_name in worker.queues
                 starts[queue_name] = starts.get(queue_name, 0) + 1
-        for _, worker, handler in sorted(holders, key=lambda holder: holder[0]):
-            assert worker is self.best_of(left, (handler, ()))
+        for _, worker, lane in sorted(holders, key=lambda holder: holder[0]):
+            assert worker is self.best_of(left, (lane.handler, (), lane.queue))
             left[worker] = left[worker][0] - 1, left[worker][1] - 1
         assert all(number <= rooms[name] for name, number in starts.items())
         for queue in self.core.state.queues:
@@ -240,7 +259,11 @@ class Cluster(RuleBasedStateMachine):
         ]
         return min(found)[2] if found else None
 
-    @rule(need=st.sampled_from([None, ("work", ()), ("other", ()), ("nobody's", ()), ("work", (("zone", "a"),))]))
+    @rule(
+        need=st.sampled_from(
+            [None, ("work", (), ""), ("other", (), "mail"), ("nobody's", (), ""), ("work", (("zone", "a"),), "")]
+        )
+    )
     def the_roster_finds_the_worker_with_the_most_free_slots(self, need: Need | None) -> None:
         """A rule and no invariant, so that rankings fall behind."""
         state = self.core.state

@@ -28,6 +28,8 @@ class Runs(Cluster):
     """As Cluster, but several tasks are submitted and reported at once."""
 
     compares = True
+    # Runs are longer where every worker takes tasks of all queues.
+    names_queues = False
     bounds = ROOMY
     rounds = 40
 
@@ -94,7 +96,7 @@ def test_changes_in_runs_come_to_what_they_come_to_one_by_one(monkeypatch: pytes
     # The same histories each time, so that runs are sure to occur. They are slow, so a failing one is not made shorter.
     chosen = settings(
         max_examples=25,
-        stateful_step_count=25,
+        stateful_step_count=30,
         deadline=None,
         derandomize=True,
         database=None,

@@ -53,6 +53,10 @@ async def member(leader: ServedLeader, id: str) -> cpb.Member:
         ({"version": "1" * 129}, "hello.version", "up to 128 bytes"),
         ({"ended_instances": ["i"] * 17}, "hello.ended_instances", "17 instances; the limit is 16"),
         ({"ended_instances": ["i", ""]}, "hello.ended_instances[1]", "is empty"),
+        ({"queues": ["q"] * 65}, "hello.queues", "65 queues; the limit is 64"),
+        ({"queues": ["q", ""]}, "hello.queues[1]", "is empty"),
+        ({"queues": ["q" * 129]}, "hello.queues[0]", "up to 128 bytes"),
+        ({"queues": ["q\n"]}, "hello.queues[0]", "printable"),
         ({"held": [spb.Held(id="")]}, "hello.held[0].id", "is empty"),
         ({"held": [spb.Held(id="a", state=9)]}, "hello.held[0].state", "unknown value 9"),  # type: ignore[arg-type]
     ],
@@ -113,6 +117,7 @@ async def test_a_worker_is_welcomed_with_the_terms_of_its_lease(tmp_path: Path) 
         await session.hello()
         welcome = await session.welcome()
         assert welcome.reads_completions
+        assert welcome.heeds_queues
         assert (welcome.term, welcome.lease_ms, welcome.heartbeat_ms, welcome.reconnect_grace_ms) == (
             1,
             6000,

@@ -49,6 +49,8 @@ def test_version_and_help_answer() -> None:
         (["--label", "novalue"], "KEY=VALUE"),
         (["--name", ""], "name"),
         (["--http-listen", "x"], "HOST:PORT"),
+        (["--queue", ""], "queues: '' is not 1 to 128 printable bytes"),
+        (["--queue", "q", "--listen", "127.0.0.1:0"], "a callback worker is given tasks of all queues"),
         (["--listen", "x"], "--listen 'x' is not HOST:PORT"),
         (["--listen", "127.0.0.1:0", "--advertise", "x"], "--advertise 'x' is not HOST:PORT"),
     ],
@@ -109,7 +111,9 @@ def test_bad_configuration_is_a_usage_error(tmp_path: Path, text: str, word: str
 
 async def test_config_variables_and_options_go_together(leader: Any, tmp_path: Path) -> None:
     path = tmp_path / "worker.toml"
-    path.write_text('slots = 7\nname = "from-file"\nrunners = 0\nplugin = ["echo"]\nlabel = ["disk=ssd"]\n')
+    path.write_text(
+        'slots = 7\nname = "from-file"\nrunners = 0\nplugin = ["echo"]\nlabel = ["disk=ssd"]\nqueue = ["b", "a"]\n'
+    )
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "gowork.worker", "--config", str(path), "--name", "from-option"),
         env={"GOWORK_LEADER": leader.address, "GOWORK_PRINT_READY": "1", "GOWORK_LOG_FORMAT": "json"},
@@ -119,6 +123,7 @@ async def test_config_variables_and_options_go_together(leader: Any, tmp_path: P
     scripted = await leader.session()
     hello = scripted.hello
     assert (hello.name, hello.slots, dict(hello.labels)) == ("from-option", 7, {"disk": "ssd"})
+    assert hello.queues == ["b", "a"]
     assert process.stdout is not None
     ready = json.loads(await process.stdout.readline())
     assert (ready["name"], ready["pid"], ready["runners"]) == ("from-option", process.pid, [])

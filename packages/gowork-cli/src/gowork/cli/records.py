@@ -93,6 +93,7 @@ def member_record(member: Member) -> Record:
         "seen_at": _time(member.seen_at),
         "plugin_errors": list(member.plugin_errors),
         "plugins": [{"name": plugin.name, "version": plugin.version} for plugin in member.plugins],
+        "queues": list(member.queues),
     }
 
 

@@ -63,6 +63,7 @@ _STYLES = {
     WaitCode.MEMBER_FAILED: "bold red",
     WaitCode.UNFIT: "bold red",
     WaitCode.PLUGIN_VERSION: "bold red",
+    WaitCode.QUEUE_NOT_TAKEN: "bold red",
     WaitCode.STORE_FULL: "bold red",
     WaitCode.QUEUE_PAUSED: "yellow",
 }

@@ -344,6 +344,8 @@ class Member:
     plugin_errors: tuple[str, ...]
     #: The plugins that its handlers come from.
     plugins: tuple[Plugin, ...] = ()
+    #: The queues whose tasks it takes; empty: those of all.
+    queues: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

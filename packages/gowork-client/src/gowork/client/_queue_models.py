@@ -46,6 +46,8 @@ class WaitCode(StrEnum):
     UNFIT = "UNFIT"
     #: Workers have the handler, but none from a plugin whose version is within the task's `plugin_version`.
     PLUGIN_VERSION = "PLUGIN_VERSION"
+    #: Workers have the handler, but none takes tasks of its queue.
+    QUEUE_NOT_TAKEN = "QUEUE_NOT_TAKEN"
     #: A code of a newer leader that this client does not know; the message says what it is.
     OTHER = "OTHER"
 

@@ -82,6 +82,7 @@ def member(message: cluster.Member) -> models.Member:
         seen_at=_moment(message.seen_at_ms),
         plugin_errors=tuple(message.plugin_errors),
         plugins=tuple(models.Plugin(plugin.name, plugin.version) for plugin in message.plugins),
+        queues=tuple(message.queues),
     )
 
 

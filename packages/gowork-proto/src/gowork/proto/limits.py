@@ -52,6 +52,8 @@ LEADERS_WAIT_MS_MAX = 10_000
 SLOTS_MAX = 10_000
 #: Most predecessors that a worker may prove to have ended.
 ENDED_INSTANCES_MAX = 16
+#: Most queues that a worker may name.
+WORKER_QUEUES_MAX = 64
 #: Most handlers that a worker may offer.
 HANDLERS_MAX = 10_000
 #: How many plugin errors of a worker are kept, and how many bytes of each.

@@ -46,6 +46,7 @@ def _members_table(members: Iterable[Member]) -> Table:
         "RUNNING",
         "SLOTS",
         "HANDLERS",
+        "QUEUES",
         "LABELS",
         "VERSION",
         "SEEN",
@@ -61,6 +62,7 @@ def _members_table(members: Iterable[Member]) -> Table:
             str(member.running),
             str(member.slots),
             plain(", ".join(member.handlers)),
+            plain(", ".join(member.queues)),
             plain(", ".join(f"{key}={value}" for key, value in member.labels.items())),
             # Callback workers have no version, and lost members and those that left have none any more.
             plain(member.version or ("callback" if member.kind is MemberKind.CALLBACK else "")),

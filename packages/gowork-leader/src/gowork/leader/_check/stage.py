@@ -142,6 +142,7 @@ class Stage:
                     heartbeat_ms=HEARTBEAT_MS,
                     reconnect_grace_ms=RECONNECT_GRACE_MS,
                     reads_completions=self._reads_completions,
+                    heeds_queues=True,
                 )
             )
         )

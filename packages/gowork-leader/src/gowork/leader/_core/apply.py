@@ -267,6 +267,7 @@ def _session_opened(state: State, change: ch.SessionOpened) -> None:
         worker = state.workers[hello.instance] = Worker(hello.instance, hello.name)
     _disconnect(state, worker)
     state.forms.remove(worker)
+    state.reserved.remove(worker)
     if worker.joined_ms == 0:
         worker.joined_ms = change.at_ms
     worker.connection = hello.connection
@@ -275,6 +276,8 @@ def _session_opened(state: State, change: ch.SessionOpened) -> None:
     worker.policies = {policy.name: policy for policy in hello.handlers}
     worker.default_policy = next((policy for policy in hello.handlers if policy.is_default), None)
     state.forms.add(worker)
+    worker.queues = hello.queues
+    state.reserved.add(worker)
     worker.labels = hello.labels
     worker.version = hello.version
     worker.plugin_errors = hello.plugin_errors
@@ -314,6 +317,7 @@ def _worker_draining(state: State, change: ch.WorkerDraining) -> None:
 def _worker_gone(state: State, change: ch.WorkerGone) -> None:
     worker = state.workers.pop(change.instance)
     state.forms.remove(worker)
+    state.reserved.remove(worker)
     state.pending.tally.gone.append((worker.name, change.liveness))
     _disconnect(state, worker)
     state.leases.pop(change.instance, None)

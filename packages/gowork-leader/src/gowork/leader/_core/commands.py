@@ -76,6 +76,8 @@ class OpenSession(Command[None], frozen=True):
     peer: str
     #: Instances of this name whose runners have ended for certain.
     ended_instances: tuple[str, ...] = ()
+    #: The queues whose tasks it takes; empty: those of all.
+    queues: frozenset[str] = frozenset()
 
 
 class Report(Struct, frozen=True, gc=False):

@@ -145,7 +145,7 @@ def _running(
 
 
 def _others_may_fit(members: Members, spec: Spec, policy: HandlerPolicy, unfit: tuple[str, ...]) -> bool:
-    forms = members.forms(spec.lane.handler, spec.lane.selector)
+    forms = members.forms(spec.lane)
     return not forms.issubset((*unfit, policy.form))
 
 
@@ -154,7 +154,7 @@ class _Turn:
 
     __slots__ = ("_given", "_levels", "_now", "_passed_over", "_queue", "_taken", "room", "share")
 
-    def __init__(self, queue: Queue, takers_of: Callable[[Group], Takers], now: Now) -> None:
+    def __init__(self, queue: Queue, takers_of: Callable[[Group, str], Takers], now: Now) -> None:
         self._queue, self._now = queue, now
         #: How many more grants its limits allow.
         self.room = queue.room_at(now.mono)
@@ -171,7 +171,7 @@ class _Turn:
             return
         by_priority: dict[int, list[_Entry]] = {}
         for order, group in enumerate(queue.groups.values()):
-            takers = takers_of(group)
+            takers = takers_of(group, queue.name)
             if takers:
                 walk = _walk(group, self._holds_back)
                 task = next(walk, None)

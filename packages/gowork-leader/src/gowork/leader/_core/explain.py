@@ -29,6 +29,7 @@ from gowork.leader._core.model import (
 )
 from gowork.leader._core.queues import Queue
 from gowork.leader._core.ranges import labels_of, range_of
+from gowork.leader._core.reserved import told
 from gowork.leader._core.state import Callback, State, Worker
 
 #: How many members an explanation names, and how many tasks ahead of a task it counts.
@@ -93,7 +94,7 @@ def explain(state: State, task: Task, now: Now, *, verbose: bool = False) -> Exp
     if queue is not None:
         reasons += _limits(queue, key, now)
     verdicts = _verdicts(state, key, standing.unfit, binary=task.spec.binary)
-    members = _members_reason(key.handler, key.selector, [verdict.code for verdict in verdicts])
+    members = _members_reason(key, [verdict.code for verdict in verdicts])
     if members is not None:
         if members.code is WaitCode.NO_SLOT:
             members = _held_up(state, key, members, now)
@@ -131,8 +132,8 @@ class _MembersReasons:
 
     def __init__(self, state: State) -> None:
         self._state = state
-        #: {(handler, selector, forms that do not fit, whether the payload is binary): reason}
-        self._known: dict[tuple[str, _Selector, tuple[str, ...], bool], str] = {}
+        #: {(handler, selector, queue, forms that do not fit, whether the payload is binary): reason}
+        self._known: dict[tuple[str, _Selector, str, tuple[str, ...], bool], str] = {}
 
     def of_lane(self, lane: Lane) -> dict[str, int]:
         """Counts the tasks of a lane by reason: {reason: tasks}.
@@ -155,10 +156,10 @@ class _MembersReasons:
         return counts
 
     def _of(self, key: LaneKey, unfit: tuple[str, ...] = (), binary: bool = False) -> str:
-        need = (key.handler, key.selector, unfit, binary)
+        need = (key.handler, key.selector, self._state.reserved.need_of(key.queue), unfit, binary)
         if need not in self._known:
             codes = [verdict.code for verdict in _verdicts(self._state, key, unfit, binary=binary)]
-            reason = _members_reason(key.handler, key.selector, codes)
+            reason = _members_reason(key, codes)
             self._known[need] = "next" if reason is None else reason.code.name.lower()
         return self._known[need]
 
@@ -226,21 +227,25 @@ def _limits(queue: Queue, key: LaneKey, now: Now) -> Iterable[Reason]:
 
 def _verdicts(state: State, key: LaneKey, unfit: tuple[str, ...] = (), *, binary: bool = False) -> list[Verdict]:
     workers = sorted(state.connections.values(), key=lambda worker: worker.name)
-    if unfit and open_forms(state.workers.values(), key.handler, key.selector).issubset(unfit):
+    if unfit and open_forms(state.workers.values(), key.handler, key.selector, key.queue).issubset(unfit):
         # The payload fits none of the forms that there are, so the next worker that gets the task rejects it.
         unfit = ()
-    verdicts = [_worker_verdict(worker, key.handler, key.selector, unfit) for worker in workers]
+    verdicts = [_worker_verdict(worker, key, unfit) for worker in workers]
     callbacks = sorted(state.callbacks.values(), key=lambda callback: callback.id)
     return verdicts + [_callback_verdict(callback, key.handler, key.selector, binary) for callback in callbacks]
 
 
-def _worker_verdict(worker: Worker, handler: str, selector: _Selector, unfit: tuple[str, ...]) -> Verdict:
+def _worker_verdict(worker: Worker, lane: LaneKey, unfit: tuple[str, ...]) -> Verdict:
+    handler, selector = lane.handler, lane.selector
     if worker.policy_for(handler) is None:
         return Verdict(worker.name, WaitCode.NO_HANDLER, f"it does not have {_handler(handler)}")
+    if worker.queues and lane.queue not in worker.queues:
+        what = f"it takes tasks of {told(worker.queues)} alone, and this one is in {lane.queue!r}"
+        return Verdict(worker.name, WaitCode.QUEUE_NOT_TAKEN, what)
     missing = [f"{key}={value}" for key, value in labels_of(selector) if worker.labels.get(key) != value]
     if missing:
         return Verdict(worker.name, WaitCode.SELECTOR, f"it does not carry {', '.join(missing)}")
-    if not worker.can_run(handler, selector):
+    if not worker.can_run(handler, selector, lane.queue):
         has = _version(worker.policy_for(handler))
         return Verdict(worker.name, WaitCode.PLUGIN_VERSION, f"it has {has}, and the task takes {range_of(selector)}")
     if not fits(worker.policy_for(handler), unfit):
@@ -275,8 +280,9 @@ def _callback_verdict(callback: Callback, handler: str, selector: _Selector, bin
     return Verdict(callback.id, None, "it is idle")
 
 
-def _members_reason(handler: str, selector: _Selector, codes: list[WaitCode | None]) -> Reason | None:
+def _members_reason(key: LaneKey, codes: list[WaitCode | None]) -> Reason | None:
     """Returns the one reason that follows from all members' codes; None when one of them has room."""
+    handler, selector = key.handler, key.selector
     if None in codes:
         return None
     busy, draining = codes.count(WaitCode.NO_SLOT), codes.count(WaitCode.DRAINING)
@@ -305,6 +311,10 @@ def _members_reason(handler: str, selector: _Selector, codes: list[WaitCode | No
         wanted = ", ".join(f"{key}={value}" for key, value in labels_of(selector))
         message = f"none of the {unlabelled} worker(s) that have the handler carries the labels {wanted}"
         return Reason(WaitCode.SELECTOR, message, "start a worker with these labels: `--label KEY=VALUE`")
+    elsewhere = codes.count(WaitCode.QUEUE_NOT_TAKEN)
+    if elsewhere:
+        message = f"none of the {elsewhere} worker(s) that have the handler takes tasks of the queue {key.queue!r}"
+        return Reason(WaitCode.QUEUE_NOT_TAKEN, message, f"start a worker that does: `--queue {key.queue}`")
     what = f"no worker has {_handler(handler)}" if codes else "no worker is connected"
     advice = (
         f"start a worker that has {'it' if codes else _handler(handler)}; `gowork members` lists each worker's handlers"
@@ -314,7 +324,7 @@ def _members_reason(handler: str, selector: _Selector, codes: list[WaitCode | No
 
 def _held_up(state: State, key: LaneKey, reason: Reason, now: Now) -> Reason:
     """Returns the reason with the tasks that hold the slots."""
-    holders = holders_of(state, key.handler, key.selector, now)
+    holders = holders_of(state, key, now)
     if holders is None:
         return reason
     advice = reason.advice
@@ -331,7 +341,7 @@ def _out_of_range(state: State, key: LaneKey, reason: Reason) -> Reason:
     counts = Counter(
         _version(worker.policy_for(key.handler))
         for worker in state.connections.values()
-        if worker.can_run(key.handler, labels)
+        if worker.can_run(key.handler, labels, key.queue)
     )
     if not counts:
         return reason

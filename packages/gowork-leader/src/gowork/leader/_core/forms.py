@@ -30,7 +30,7 @@ class _Worker(Protocol):
 
     def policy_for(self, handler: str) -> HandlerPolicy | None: ...
 
-    def can_run(self, handler: str, selector: _Selector) -> bool: ...
+    def can_run(self, handler: str, selector: _Selector, queue: str) -> bool: ...
 
 
 class Forms:
@@ -64,14 +64,14 @@ class Forms:
         return counts is not None and len(counts) > 1
 
 
-def open_forms(workers: Iterable[_Worker], handler: str, selector: _Selector) -> frozenset[str]:
-    """Returns the handler's forms on all workers that may be given a task with this selector, now or later."""
+def open_forms(workers: Iterable[_Worker], handler: str, selector: _Selector, queue: str) -> frozenset[str]:
+    """Returns the handler's forms on all workers that may be given a task of this queue with this selector."""
     return frozenset(
         policy.form
         for worker in workers
         if (policy := worker.policy_for(handler)) is not None
         and not worker.is_draining
-        and worker.can_run(handler, selector)
+        and worker.can_run(handler, selector, queue)
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from msgspec import Struct
 
-from gowork.leader._core.model import Liveness, Now, Task
+from gowork.leader._core.model import LaneKey, Liveness, Now, Task
 from gowork.leader._core.state import State
 
 #: How many held tasks are looked at, and how many handlers are named.
@@ -35,14 +35,14 @@ class Holders(Struct, frozen=True):
         return f"{slots} held by {', '.join(named[:NAMED_MAX] + others)}, the oldest for {_length(self.seconds)}"
 
 
-def holders_of(state: State, handler: str, selector: tuple[tuple[str, str], ...], now: Now) -> Holders | None:
-    """Returns the tasks that the members hold that could run such a task; None when they hold nothing."""
+def holders_of(state: State, lane: LaneKey, now: Now) -> Holders | None:
+    """Returns the tasks that the members hold that could run a task of this lane; None when they hold nothing."""
     workers = [
         worker
         for worker in state.connections.values()
-        if worker.can_run(handler, selector) and worker.liveness is not Liveness.DRAINING
+        if worker.can_run(lane.handler, lane.selector, lane.queue) and worker.liveness is not Liveness.DRAINING
     ]
-    callbacks = [] if handler or selector else [member for member in state.callbacks.values() if member.held]
+    callbacks = [] if lane.handler or lane.selector else [member for member in state.callbacks.values() if member.held]
     slots = sum(worker.slots for worker in workers) + len(callbacks)
     ids = [id for worker in workers for id in worker.held.values()]
     ids += [member.held.id for member in callbacks if member.held is not None]

@@ -127,6 +127,7 @@ class WaitCode(enum.IntEnum):
     MEMBER_FAILED = 17
     UNFIT = 18
     PLUGIN_VERSION = 19
+    QUEUE_NOT_TAKEN = 20
 
 
 class Liveness(enum.IntEnum):

@@ -32,6 +32,8 @@ class MemberView(Struct, frozen=True):
     plugin_errors: tuple[str, ...]
     #: (name, version) of the plugins that its handlers come from, sorted.
     plugins: tuple[tuple[str, str], ...] = ()
+    #: The queues whose tasks it takes, sorted; empty: those of all.
+    queues: tuple[str, ...] = ()
 
 
 class QueueDepth(Struct, frozen=True):
@@ -133,6 +135,7 @@ def _worker_view(worker: Worker) -> MemberView:
         worker.seen_ms,
         worker.plugin_errors,
         tuple(sorted({(plugin.name, plugin.version) for plugin in _plugins(worker) if plugin.name})),
+        tuple(sorted(worker.queues)),
     )
 
 

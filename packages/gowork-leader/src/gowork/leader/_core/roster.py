@@ -1,4 +1,4 @@
-"""Finds the worker to give a task to: of those that have its handler and its labels, the one with the most free slots.
+"""Finds the worker to give a task to: of those that can run it, the one with the most free slots.
 
 An index, so that a grant costs the same among ten workers and among thousands. `apply` says which workers may take more
 than before. That one takes less is found out when it comes up.
@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from gowork.leader._core.state import Worker
 
-#: (handler, selector)
-Need = tuple[str, tuple[tuple[str, str], ...]]
+#: (handler, selector, queue as Reserved.need_of returns it)
+Need = tuple[str, tuple[tuple[str, str], ...], str]
 
 #: How many rankings are kept: RANKINGS_MAX, or more where few workers are connected, as long as rankings times workers
 #: stay below RANKED_MAX. Before there is one more, all are dropped, and made again as they are asked for. Each round of
@@ -42,7 +42,7 @@ class Ranking:
     def __init__(self, need: Need | None, connections: Mapping[int, Worker]) -> None:
         self._need = need
         self._connections = connections
-        #: {connection: whether its worker has the handler and the labels}, of those that were asked about.
+        #: {connection: whether its worker can run the tasks}, of those that were asked about.
         self._able: dict[int, bool] = {}
         #: A heap. A worker may have several.
         self.entries: list[Entry] = []

@@ -12,6 +12,7 @@ from gowork.leader._core.model import Brief, HandlerPolicy, HeartbeatStatus, Liv
 from gowork.leader._core.pending import Pending
 from gowork.leader._core.queues import Queues
 from gowork.leader._core.ranges import has_version, labels_of, range_of
+from gowork.leader._core.reserved import Reserved
 from gowork.leader._core.roster import Roster
 from gowork.leader._core.timers import Timers
 
@@ -120,6 +121,7 @@ class Worker:
         "peer",
         "plugin_errors",
         "policies",
+        "queues",
         "seen_ms",
         "slots",
         "told",
@@ -135,6 +137,8 @@ class Worker:
         self.policies: dict[str, HandlerPolicy] = {}
         self.default_policy: HandlerPolicy | None = None
         self.labels: dict[str, str] = {}
+        #: The queues whose tasks it takes; empty: those of all.
+        self.queues: frozenset[str] = frozenset()
         self.version = ""
         self.plugin_errors: tuple[str, ...] = ()
         self.peer = ""
@@ -186,10 +190,13 @@ class Worker:
         """Whether the worker takes nothing new, because it said so or the leader asked it to drain."""
         return self.draining or self.drain_ms is not None
 
-    def can_run(self, handler: str, selector: tuple[tuple[str, str], ...]) -> bool:
-        """Whether the worker has the handler, from a plugin of a version that the task takes, and the labels."""
+    def can_run(self, handler: str, selector: tuple[tuple[str, str], ...], queue: str) -> bool:
+        """Whether the worker has the handler, from a plugin of a version that the task takes, and labels and queue.
+
+        The queue may be what Reserved.need_of returns.
+        """
         policy = self.policy_for(handler)
-        if policy is None:
+        if policy is None or (self.queues and queue not in self.queues):
             return False
         wanted, labels = range_of(selector), self.labels
         if wanted and not has_version(policy, wanted):
@@ -315,6 +322,7 @@ class State:
         "next_seq",
         "pending",
         "queues",
+        "reserved",
         "roster",
         "settings",
         "tasks",
@@ -349,6 +357,8 @@ class State:
         self.workers: dict[str, Worker] = {}
         #: In which forms the workers have their handlers.
         self.forms = Forms()
+        #: Which queues they name.
+        self.reserved = Reserved()
         #: {connection: worker}
         self.connections: dict[int, Worker] = {}
         #: Which of them takes a task; see `dispatch`.

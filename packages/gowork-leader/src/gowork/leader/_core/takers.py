@@ -9,7 +9,7 @@ import heapq
 
 from gowork.leader._core.forms import fits, open_forms
 from gowork.leader._core.lanes import Group
-from gowork.leader._core.model import Task
+from gowork.leader._core.model import LaneKey, Task
 from gowork.leader._core.roster import Entry, Need, Ranking
 from gowork.leader._core.state import Callback, State, Worker
 
@@ -34,9 +34,9 @@ class Members:
         #: {need: what `forms` found}; filled only for handlers whose forms are mixed.
         self._forms: dict[Need, frozenset[str]] = {}
 
-    def takers(self, group: Group) -> Takers:
-        """Returns who can take the tasks of a group."""
-        need = (group.handler, group.selector)
+    def takers(self, group: Group, queue: str) -> Takers:
+        """Returns who can take the tasks of a group of a queue."""
+        need = (group.handler, group.selector, self._state.reserved.need_of(queue))
         takers = self._by_need.get(need)
         if takers is None:
             ranking = self._state.roster.ranking(need)
@@ -49,17 +49,20 @@ class Members:
         for takers in self._by_need.values():
             takers.put_back()
 
-    def forms(self, handler: str, selector: tuple[tuple[str, str], ...]) -> frozenset[str]:
-        """Returns the forms of the handler on all workers that may be given its tasks, with room or without."""
-        forms = self._forms.get((handler, selector))
+    def forms(self, lane: LaneKey) -> frozenset[str]:
+        """Returns the forms of a lane's handler on all workers that may be given its tasks, with room or without."""
+        return self.forms_for((lane.handler, lane.selector, self._state.reserved.need_of(lane.queue)))
+
+    def forms_for(self, need: Need) -> frozenset[str]:
+        """Does as `forms` for the tasks of a need."""
+        forms = self._forms.get(need)
         if forms is None:
-            forms = open_forms(self._state.workers.values(), handler, selector)
-            self._forms[handler, selector] = forms
+            forms = self._forms[need] = open_forms(self._state.workers.values(), *need)
         return forms
 
 
 class Takers:
-    """The members that can take the tasks of one handler and selector; the one with the most free slots comes first."""
+    """The members that can take the tasks of one need; the one with the most free slots comes first."""
 
     __slots__ = ("_callbacks", "_given", "_left", "_lowered", "_members", "_need", "_ranking", "_taken_out")
 
@@ -155,7 +158,7 @@ class Takers:
 
     def _best_for(self, unfit: tuple[str, ...]) -> Worker | None:
         """Returns the best worker with another form of the handler than these, or of all if nobody has another form."""
-        if self._members.forms(*self._need).issubset(unfit):
+        if self._members.forms_for(self._need).issubset(unfit):
             return self._best()
         fitting = [
             (-self._free(worker), connection, worker)

@@ -141,6 +141,7 @@ def member_message(member: MemberView) -> leader_pb2.Member:
         seen_at_ms=member.seen_ms,
         plugin_errors=member.plugin_errors,
         plugins=[leader_pb2.Plugin(name=name, version=version) for name, version in member.plugins],
+        queues=member.queues,
     )
 
 
@@ -205,6 +206,7 @@ def hello_from(hello: session_pb2.Hello, connection: int, peer: str) -> cmd.Open
         tuple(_cut(error, limits.PLUGIN_ERROR_BYTES_MAX) for error in hello.plugin_errors[: limits.PLUGIN_ERRORS_MAX]),
         peer,
         tuple(hello.ended_instances),
+        frozenset(hello.queues),
     )
 
 

@@ -266,6 +266,13 @@ def check_hello(hello: session_pb2.Hello, violations: Violations) -> None:
         )
     for place, instance in enumerate(hello.ended_instances[: limits.ENDED_INSTANCES_MAX]):
         check_id(instance, f"hello.ended_instances[{place}]", violations)
+    if len(hello.queues) > limits.WORKER_QUEUES_MAX:
+        message = f"has {len(hello.queues)} queues; the limit is {limits.WORKER_QUEUES_MAX}"
+        violations.append(FieldViolation("hello.queues", message))
+    for place, queue in enumerate(hello.queues[: limits.WORKER_QUEUES_MAX]):
+        if not queue:
+            violations.append(FieldViolation(f"hello.queues[{place}]", "is empty"))
+        _check_name(queue, f"hello.queues[{place}]", violations)
     for place, held in enumerate(hello.held):
         check_id(held.id, f"hello.held[{place}].id", violations)
         if held.state not in _HELD_STATES:

@@ -37,6 +37,7 @@ Examples:
   gowork-worker --leader a:50051,b:50051 --slots 64 # for whichever of two leaders leads, also when that changes
   gowork-worker --plugin-env /srv/envs/reports      # with the plugins of another virtual environment too
   gowork-worker --plugin shell --label disk=ssd     # runs shell commands only, where tasks select disk=ssd
+  gowork-worker --queue images --queue mail         # takes tasks of these queues alone
   GOWORK_SLOTS=64 gowork-worker                     # each option is a variable too
   gowork-worker --check                             # ends with 0 if the worker on this machine has a session
 """
@@ -132,6 +133,14 @@ class _Command(click.Command):
     callback=_labels,
     metavar="KEY=VALUE",
     help="A label by which tasks select workers. May be repeated.",
+)
+@click.option(
+    "--queue",
+    "queues",
+    envvar="GOWORK_QUEUE",
+    multiple=True,
+    metavar="NAME",
+    help="Take tasks of this queue, and of no other that is not named too. May be repeated.  [default: all queues]",
 )
 @click.option(
     "--handler",
@@ -317,6 +326,7 @@ def main(
     slots: int | None,
     runners: int | None,
     labels: dict[str, str],
+    queues: tuple[str, ...],
     handlers: tuple[str, ...],
     plugins: tuple[str, ...],
     imports: tuple[str, ...],
@@ -388,6 +398,8 @@ def main(
         raise click.UsageError(
             "give --keys or --listen, not both: a callback worker has no labels, so no encrypted task would reach it"
         )
+    if queues and listen is not None:
+        raise click.UsageError("give --queue or --listen, not both: a callback worker is given tasks of all queues")
     ecs_task = find_task(os.environ)
     if name is None:
         name = ecs_task.name
@@ -396,6 +408,7 @@ def main(
         options = Options(
             **{key: value for key, value in given.items() if value is not None},
             labels=with_labels(labels, ecs_task),
+            queues=tuple(dict.fromkeys(queues)),
             selection=Selection(
                 plugins=plugins or None, handlers=handlers or None, imports=imports, default_handler=default_handler
             ),

@@ -45,6 +45,7 @@ class Worker:
         slots: int | None = None,
         runners: int | None = None,
         labels: Mapping[str, str] | None = None,
+        queues: Iterable[str] = (),
         plugins: Iterable[str] | None = None,
         imports: Iterable[str] = (),
         plugin_envs: Iterable[str | os.PathLike[str]] = (),
@@ -70,6 +71,7 @@ class Worker:
             slots: how many tasks run at once; four for each processor when left out.
             runners: how many processes run tasks; one for each processor when left out. 0 runs them in this process.
             labels: labels by which tasks select workers.
+            queues: the queues whose tasks it takes, at most 64; those of all when left out.
             plugins: names of installed plugins, or of their distributions, to load. When left out: all; none but the
                 built-in `echo` when `handlers` are given and no `plugin_envs`, so that a program offers no more than it
                 names.
@@ -94,7 +96,7 @@ class Worker:
                 GOWORK_TLS_CA, GOWORK_TLS_CERT, GOWORK_TLS_KEY and GOWORK_TLS_NAME name, or plain text if none is set.
 
         Raises:
-            ConfigurationError: when plugin_envs is one path instead of a list.
+            ConfigurationError: when plugin_envs is one path instead of a list, or queues one name.
             UnimportableError: for a handler that a runner process could not import.
         """
         self._tls = tls
@@ -102,6 +104,8 @@ class Worker:
         functions = tuple(handlers)
         if isinstance(plugin_envs, str | bytes | os.PathLike):
             raise ConfigurationError(f"plugin_envs: give a list of paths, as in [{plugin_envs!r}]")
+        if isinstance(queues, str | bytes):
+            raise ConfigurationError(f"queues: give a list of names, as in [{queues!r}]")
         paths = [os.fsdecode(path) for path in plugin_envs]
         if plugins is None and functions and not paths:
             plugins = ("echo",)
@@ -119,6 +123,7 @@ class Worker:
         self._options |= {"selection": self._selection, "drain_timeout": drain_timeout, "trace_parent": trace_parent}
         self._options |= {"runner_tasks_max": runner_tasks_max, "runner_memory_max": runner_memory_max}
         self._options["log_failures"] = log_failures
+        self._options["queues"] = tuple(dict.fromkeys(queues))
         self._options["plugin_envs"] = tuple(path and os.path.abspath(path) for path in paths)
         # A path is made absolute, because the program may change its folder.
         path = "" if keys is None else os.fspath(keys)

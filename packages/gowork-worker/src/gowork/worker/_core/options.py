@@ -68,6 +68,8 @@ class Options:
     #: How many runner processes there are. 0 runs handlers in the worker's own process.
     runners: int = field(default_factory=default_runners)
     labels: Mapping[str, str] = field(default_factory=dict)
+    #: The queues whose tasks it takes; empty: those of all.
+    queues: tuple[str, ...] = ()
     selection: Selection = field(default_factory=Selection)
     #: Paths of environments whose plugins are offered besides those of the worker's own.
     plugin_envs: tuple[str, ...] = ()
@@ -146,6 +148,15 @@ class Options:
             if len(value.encode()) > limits.LABEL_VALUE_BYTES_MAX:
                 raise ConfigurationError(f"label {key!r}: a value has at most {limits.LABEL_VALUE_BYTES_MAX} bytes")
 
+        if len(self.queues) > limits.WORKER_QUEUES_MAX:
+            raise ConfigurationError(f"queues: at most {limits.WORKER_QUEUES_MAX}, not {len(self.queues)}")
+        for queue in self.queues:
+            if not 1 <= len(queue.encode()) <= limits.NAME_BYTES_MAX or not queue.isprintable():
+                raise ConfigurationError(
+                    f"queues: {queue!r:.100} is not 1 to {limits.NAME_BYTES_MAX} printable bytes; "
+                    "tasks that name no queue are in the queue 'default'"
+                )
+
     @property
     def told_labels(self) -> dict[str, str]:
         """The labels that the leader is told: also the one by which encrypted tasks find workers with their codec."""
@@ -162,6 +173,8 @@ class Options:
         for key, value in self.labels.items():
             utf8("a label's key", key)
             utf8(f"label {key!r}", value)
+        for queue in self.queues:
+            utf8("queues", queue)
         for path in self.plugin_envs:
             utf8("plugin_envs", path)
         utf8("default_handler", self.selection.default_handler)

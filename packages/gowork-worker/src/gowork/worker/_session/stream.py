@@ -90,6 +90,12 @@ class SessionStream:
         if not first.HasField("welcome"):
             self._call.cancel()
             raise SessionEnded("began with another frame than Welcome")
+        if self._supervisor.options.queues and not first.welcome.heeds_queues:
+            # No credit was given yet, so no task was sent.
+            self._call.cancel()
+            raise SessionEnded(
+                "is older than this worker, and would give it tasks of all queues: upgrade the leader, or name none"
+            )
         answer: session.ConnectResponse = first
         return answer
 
@@ -227,6 +233,7 @@ class SessionStream:
             held=self._supervisor.hello_held(),
             plugin_errors=known.plugin_errors,
             ended_instances=self._supervisor.hello_ended(),
+            queues=options.queues,
         )
 
 

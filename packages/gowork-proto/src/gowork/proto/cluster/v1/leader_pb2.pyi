@@ -285,6 +285,7 @@ class Member(_message.Message):
     SEEN_AT_MS_FIELD_NUMBER: _builtins.int
     PLUGIN_ERRORS_FIELD_NUMBER: _builtins.int
     PLUGINS_FIELD_NUMBER: _builtins.int
+    QUEUES_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     address: _builtins.str
     """Where a callback worker is dialled; for a session, the peer address that it connected from."""
@@ -316,6 +317,10 @@ class Member(_message.Message):
     def plugins(self) -> _containers.RepeatedCompositeFieldContainer[Global___Plugin]:
         """The plugins that its handlers come from, sorted."""
 
+    @_builtins.property
+    def queues(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The queues whose tasks it takes, sorted; empty: those of all."""
+
     def __init__(
         self,
         *,
@@ -333,10 +338,11 @@ class Member(_message.Message):
         seen_at_ms: _builtins.int = ...,
         plugin_errors: _abc.Iterable[_builtins.str] | None = ...,
         plugins: _abc.Iterable[Global___Plugin] | None = ...,
+        queues: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "handlers", b"handlers", "id", b"id", "joined_at_ms", b"joined_at_ms", "kind", b"kind", "labels", b"labels", "liveness", b"liveness", "plugin_errors", b"plugin_errors", "plugins", b"plugins", "running", b"running", "seen_at_ms", b"seen_at_ms", "slots", b"slots", "status", b"status", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "handlers", b"handlers", "id", b"id", "joined_at_ms", b"joined_at_ms", "kind", b"kind", "labels", b"labels", "liveness", b"liveness", "plugin_errors", b"plugin_errors", "plugins", b"plugins", "queues", b"queues", "running", b"running", "seen_at_ms", b"seen_at_ms", "slots", b"slots", "status", b"status", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -238,6 +238,8 @@ class _WaitCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WaitCode.Val
     """Its payload does not fit the handler of the workers that are free; other workers have the handler in another form."""
     WAIT_CODE_PLUGIN_VERSION: _WaitCode.ValueType  # 19
     """Workers have the handler, but none from a plugin whose version is within the task's plugin_version."""
+    WAIT_CODE_QUEUE_NOT_TAKEN: _WaitCode.ValueType  # 20
+    """Workers have the handler, but none takes tasks of its queue."""
 
 class WaitCode(_WaitCode, metaclass=_WaitCodeEnumTypeWrapper): ...
 
@@ -282,6 +284,8 @@ WAIT_CODE_UNFIT: WaitCode.ValueType  # 18
 """Its payload does not fit the handler of the workers that are free; other workers have the handler in another form."""
 WAIT_CODE_PLUGIN_VERSION: WaitCode.ValueType  # 19
 """Workers have the handler, but none from a plugin whose version is within the task's plugin_version."""
+WAIT_CODE_QUEUE_NOT_TAKEN: WaitCode.ValueType  # 20
+"""Workers have the handler, but none takes tasks of its queue."""
 Global___WaitCode: _TypeAlias = WaitCode  # noqa: Y015
 
 @_typing.final

@@ -152,6 +152,7 @@ class Hello(_message.Message):
     HELD_FIELD_NUMBER: _builtins.int
     PLUGIN_ERRORS_FIELD_NUMBER: _builtins.int
     ENDED_INSTANCES_FIELD_NUMBER: _builtins.int
+    QUEUES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The worker's name, unique in the cluster: 1 to 256 bytes, printable."""
     instance: _builtins.str
@@ -178,6 +179,12 @@ class Hello(_message.Message):
         their lease. At most 16.
         """
 
+    @_builtins.property
+    def queues(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The queues whose tasks it takes, at most 64; empty: those of all. Only leaders that say so in Welcome heed it: at any other one, a worker
+        that names queues must end the session before it gives credit.
+        """
+
     def __init__(
         self,
         *,
@@ -190,10 +197,11 @@ class Hello(_message.Message):
         held: _abc.Iterable[Global___Held] | None = ...,
         plugin_errors: _abc.Iterable[_builtins.str] | None = ...,
         ended_instances: _abc.Iterable[_builtins.str] | None = ...,
+        queues: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended_instances", b"ended_instances", "handlers", b"handlers", "held", b"held", "instance", b"instance", "labels", b"labels", "name", b"name", "plugin_errors", b"plugin_errors", "slots", b"slots", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended_instances", b"ended_instances", "handlers", b"handlers", "held", b"held", "instance", b"instance", "labels", b"labels", "name", b"name", "plugin_errors", b"plugin_errors", "queues", b"queues", "slots", b"slots", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -600,6 +608,7 @@ class Welcome(_message.Message):
     HEARTBEAT_MS_FIELD_NUMBER: _builtins.int
     RECONNECT_GRACE_MS_FIELD_NUMBER: _builtins.int
     READS_COMPLETIONS_FIELD_NUMBER: _builtins.int
+    HEEDS_QUEUES_FIELD_NUMBER: _builtins.int
     term: _builtins.int
     """The leader's term. Workers ignore sessions of a lower term than they have seen."""
     lease_ms: _builtins.int
@@ -610,6 +619,8 @@ class Welcome(_message.Message):
     """How long a worker has to reconnect after its stream broke, in milliseconds."""
     reads_completions: _builtins.bool
     """The leader reads Completions. Without it, which is what older leaders say, send each report as a Report."""
+    heeds_queues: _builtins.bool
+    """The leader heeds Hello.queues."""
     def __init__(
         self,
         *,
@@ -618,10 +629,11 @@ class Welcome(_message.Message):
         heartbeat_ms: _builtins.int = ...,
         reconnect_grace_ms: _builtins.int = ...,
         reads_completions: _builtins.bool = ...,
+        heeds_queues: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_ms", b"heartbeat_ms", "lease_ms", b"lease_ms", "reads_completions", b"reads_completions", "reconnect_grace_ms", b"reconnect_grace_ms", "term", b"term"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_ms", b"heartbeat_ms", "heeds_queues", b"heeds_queues", "lease_ms", b"lease_ms", "reads_completions", b"reads_completions", "reconnect_grace_ms", b"reconnect_grace_ms", "term", b"term"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
