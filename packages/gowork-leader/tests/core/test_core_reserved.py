@@ -57,6 +57,15 @@ def test_what_a_worker_names_counts_from_its_session_to_the_next() -> None:
     assert core.state.reserved.need_of("mail") == ""
 
 
+def test_a_worker_that_has_gone_names_no_queue() -> None:
+    core = Core()
+    connection = core.connect("w", queues=("images",))
+    assert core.state.reserved.need_of("images") == "images"
+    core.do(cmd.ReceiveFrame(connection, leaving=True))
+    assert core.state.workers == {}
+    assert core.state.reserved.need_of("images") == ""
+
+
 def test_tasks_that_come_back_go_to_workers_of_their_queue() -> None:
     core = Core()
     first = core.connect("first", queues=("images",))

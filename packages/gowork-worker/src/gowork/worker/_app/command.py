@@ -140,7 +140,7 @@ class _Command(click.Command):
     envvar="GOWORK_QUEUE",
     multiple=True,
     metavar="NAME",
-    help="Take tasks of this queue, and of no other that is not named too. May be repeated.  [default: all queues]",
+    help="Take only tasks of the queues that are named so. May be repeated.  [default: all queues]",
 )
 @click.option(
     "--handler",
