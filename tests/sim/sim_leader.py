@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
 #: Windows so small that many waiting tasks are in the store alone; leases that end before a silent stream breaks.
 SETTINGS = {
-    "window_tasks": 6,
+    "window": 6,
     "lane_page": 8,
-    "lane_tasks_min": 1,
+    "lane_min": 1,
     "timers_max": 8,
     "lease": 4.0,
     "callback_lease": 7.0,

@@ -28,7 +28,7 @@ def picture(thing: Any) -> Any:
         return sorted(map(repr, thing))
     if isinstance(thing, Lane):
         # Without its group, which has the lane.
-        return [thing.key, thing.live, thing.stored, thing.horizon, [task.seq for task in thing]]
+        return [thing.key, thing.live, thing.weight, thing.stored, thing.horizon, [task.seq for task in thing]]
     return [type(thing).__name__, *((name, picture(getattr(thing, name))) for name in _fields(thing))]
 
 

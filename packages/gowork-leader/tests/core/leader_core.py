@@ -87,6 +87,11 @@ def spec(
     )
 
 
+def weight(task: Task) -> int:
+    """Returns how much of a window a task takes."""
+    return 1 + len(task.spec.body) // 1024
+
+
 def answer_of(command: type[cmd.Command[object]]) -> type:
     """What a command answers when it is not refused."""
     (answer,) = get_args(vars(command)["__orig_bases__"][0])
@@ -173,14 +178,18 @@ class Core:
                 and lane.horizon is not None
                 and (wanted := queues.wanted(lane, settings.lane_page)) > 0
             ):
-                page = [
+                following = [
                     Task(seq, spec, standing)
                     for seq, spec, standing in sorted(self.stored.values(), key=lambda row: row[0])
                     if spec.lane == key
                     and standing.status is Status.PENDING
                     and not standing.not_before_ms
                     and seq > lane.horizon
-                ][:wanted]
+                ]
+                # As many as the store gives for this weight.
+                page: list[Task] = []
+                while following and (not page or sum(map(weight, page)) + weight(following[0]) <= wanted):
+                    page.append(following.pop(0))
                 take_in(self.state, key, page, complete=not page)
         for timers, of in ((self.state.delayed, _due), (self.state.expiring, _expiring)):
             while timers.hungry:

@@ -11,7 +11,7 @@ from gowork.leader._core.model import Place, Status
 from gowork.leader._core.state import Settings
 
 #: A window of two tasks.
-SMALL = Settings(window_tasks=2, lane_page=4, lane_tasks_min=2, timers_max=8)
+SMALL = Settings(window=2, lane_page=4, lane_min=2, timers_max=8)
 
 
 def place(core: Core, id: str) -> Place | None:

@@ -10,7 +10,7 @@ from gowork.leader._core import commands as cmd
 from gowork.leader._core.model import FailureKind, Priority, Status
 from gowork.leader._core.state import Settings
 
-SMALL = Settings(window_tasks=10, lane_page=8, lane_tasks_min=2, timers_max=16)
+SMALL = Settings(window=10, lane_page=8, lane_min=2, timers_max=16)
 
 
 def drain(core: Core, connection: int) -> list[str]:
@@ -32,6 +32,44 @@ def test_a_backlog_rests_in_the_store_and_runs_in_order():
     connection = core.connect(slots=3)
     assert drain(core, connection) == [f"{n:03}" for n in range(200)]
     assert not core.state.tasks
+
+
+def test_a_task_with_a_large_body_takes_the_room_of_several():
+    core = Core(Settings(window=40, lane_page=12, lane_min=2))
+    ids = [f"{n:03}" for n in range(60)]
+    # Each weighs 4. A lane has a third of the window when it has half of the room that is left.
+    core.submit(*(spec(id, body=id.encode() * 1024) for id in ids[:30]))
+    assert (core.state.queues.loaded, core.state.queues.weight) == (4, 16)
+    for id in ids[30:]:
+        core.submit(spec(id, body=id.encode() * 1024))
+    assert core.state.queues.weight == 16
+    core.restart()
+    connection = core.connect(slots=3)
+    order: list[str] = []
+    while granted := core.dispatch().get(connection, []):
+        order += granted
+        for id in granted:
+            core.report(connection, id)
+        core.do(cmd.ReceiveFrame(connection, credit=core.state.connections[connection].granted + 3))
+        assert core.state.queues.weight <= 12 + 4
+    assert order == ids
+    assert core.state.queues.weight == 0
+
+
+def test_tasks_with_a_key_are_weighed_as_well():
+    core = Core(Settings(window=40, lane_page=12, lane_min=2))
+    core.submit(*(spec(f"{n:03}", body=bytes(3 << 10), key="k") for n in range(30)))
+    assert (core.state.queues.loaded, core.state.queues.weight) == (4, 16)
+
+
+def test_one_task_of_each_lane_has_room_however_large_it_is():
+    core = Core(Settings(window=40, lane_page=8, lane_min=2))
+    core.submit(*(spec(f"{n}", body=bytes(100 << 10), queue=f"q{n % 2}") for n in range(4)))
+    assert core.state.queues.loaded == 2
+    connection = core.connect(slots=9, credit=9)
+    assert core.dispatch() == {connection: ["0", "1"]}
+    # The others are paged in now.
+    assert core.dispatch() == {connection: ["2", "3"]}
 
 
 def test_a_lane_that_nobody_can_run_hides_nothing():

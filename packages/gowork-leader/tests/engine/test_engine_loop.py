@@ -24,6 +24,8 @@ from gowork.leader._engine.counts import Counts
 from gowork.leader._engine.loop import Engine
 from gowork.leader._engine.step import Stepper
 from gowork.leader._engine.subscriptions import Waiter
+from gowork.leader._engine.watching import Watcher
+from gowork.leader._rpc.filters import selection_of
 from gowork.leader._wire.specs import spec_from
 from gowork.leader.store.codec import new_task
 from gowork.leader.store.protocol import Batch, StoreError, StoreFullError
@@ -118,6 +120,23 @@ async def test_replies_reads_and_effects_wait_until_their_batch_is_durable(tmp_p
         assert isinstance(refused, RefusedError)
         assert await later[0] == ["a"]
         assert [type(effect) for effect in delivered.effects].count(ef.Welcome) == 2
+
+
+async def test_who_subscribes_in_a_question_is_told_of_later_batches_alone(tmp_path: Path) -> None:
+    async with running(tmp_path) as (engine, store, _):
+        watcher = Watcher(selection_of(""))
+
+        def subscribe(state: State) -> int:
+            engine.subscriptions.watchers.add(watcher)
+            return engine.changed
+
+        _, changed, _ = await asyncio.gather(*asked(engine, submit("a"), subscribe, submit("b")))
+        assert [len(batch.inserts) for batch in store.batches] == [2]
+        # What the batch has changed is to be read from the store, because it counts as known from now on.
+        assert [record.changed for record in await store.load(["a", "b"])] == [changed] * 2
+        await asyncio.gather(*asked(engine, submit("c")))
+        part = await watcher.take(10, 1 << 20)
+        assert [snapshot.spec.id for snapshot in part.tasks] == ["c"]
 
 
 async def test_what_gathers_while_a_batch_is_in_flight_is_one_batch(tmp_path: Path) -> None:

@@ -251,6 +251,18 @@ async def test_a_page_that_ends_at_its_bytes_is_not_the_last(tmp_path: Path, mon
         assert it.granted == ids
 
 
+async def test_a_page_has_no_more_bytes_than_the_window_has_room_for(tmp_path: Path) -> None:
+    ids = [f"t{number}" for number in range(9)]
+    async with running(tmp_path) as it:
+        await it.submit(*ids, payload="x" * 4096)
+    async with running(tmp_path, window=24, lane_page=12, lane_min=1) as it:
+        await it.rest()
+        # Each weighs 5. A page may stop short of its room, or end with a task that goes beyond it.
+        assert await it.engine.read(lambda state: state.queues.loaded) in (2, 3)
+        await it.connect("a", credit=100)
+        assert it.granted == ids
+
+
 @pytest.mark.parametrize(("bound", "most"), [("BATCH_TASKS_MAX", 5), ("BATCH_COMMANDS_MAX", 3)])
 async def test_a_batch_ends_at_its_bounds_and_the_rest_is_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: str, most: int

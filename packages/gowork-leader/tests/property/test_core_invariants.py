@@ -10,7 +10,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from leader_core import Core, spec
+from leader_core import Core, spec, weight
 
 from gowork.leader._core import changes as ch
 from gowork.leader._core import commands as cmd
@@ -33,7 +33,7 @@ NEEDS = st.sampled_from(
 )
 KEYS = st.sampled_from(["", "", "k1", "k2"])
 #: So small that most of what waits rests in the store.
-SMALL = Settings(window_tasks=3, lane_page=4, lane_tasks_min=1, timers_max=8)
+SMALL = Settings(window=3, lane_page=4, lane_min=1, timers_max=8)
 
 
 def test_every_change_can_be_applied():
@@ -91,6 +91,7 @@ class Cluster(RuleBasedStateMachine):
                 id,
                 handler=handler,
                 priority=priority,
+                body=bytes(2 << 10) if id == "t3" else b"",
                 retry=RetryPolicy(max_attempts=attempts, initial_delay_ms=500),
                 run_in_ms=delay * 1000,
                 expires_in_ms=expiry * 1000,
@@ -325,6 +326,9 @@ class Cluster(RuleBasedStateMachine):
     def counts_follow_from_standings(self) -> None:
         queues = self.core.state.queues
         assert queues.loaded == sum(lane.live for lane in queues.every_lane())
+        for lane in queues.every_lane():
+            assert lane.weight == sum(weight(task) for task in lane)
+        assert queues.weight == sum(lane.weight for lane in queues.every_lane())
         assert queues.waiting == sum(len(lane) for lane in queues.every_lane())
         statuses = [standing.status for _, _, standing in self.core.stored.values()]
         assert self.core.state.finished_tasks == sum(status >= Status.COMPLETED for status in statuses)

@@ -21,7 +21,7 @@ from gowork.leader._core.queues import Queues
 from gowork.leader._core.state import Settings
 
 #: Windows in which a run begins and ends, and that a run may fill.
-ROOMY = Settings(window_tasks=12, lane_page=4, lane_tasks_min=3, timers_max=8)
+ROOMY = Settings(window=12, lane_page=4, lane_min=3, timers_max=8)
 
 
 class Runs(Cluster):
@@ -46,7 +46,9 @@ class Runs(Cluster):
         place=st.integers(0, 8),
     )
     def submit_many(self, number: int, handler: str, queue: str, key: str, odd: str, place: int) -> None:
-        specs = [spec(f"m{self.submitted + each}", handler=handler, queue=queue, key=key) for each in range(number)]
+        ids = [f"m{self.submitted + each}" for each in range(number)]
+        bodies = {id: bytes(2 << 10) for id in ids if id.endswith("7")}
+        specs = [spec(id, handler=handler, queue=queue, key=key, body=bodies.get(id, b"")) for id in ids]
         self.submitted += number
         if odd and place < number:
             # One among them is not like the others.
@@ -95,7 +97,7 @@ def test_changes_in_runs_come_to_what_they_come_to_one_by_one(monkeypatch: pytes
         monkeypatch.setattr(kind, name, counted)
     # The same histories each time, so that runs are sure to occur. They are slow, so a failing one is not made shorter.
     chosen = settings(
-        max_examples=25,
+        max_examples=30,
         stateful_step_count=30,
         deadline=None,
         derandomize=True,
@@ -126,7 +128,7 @@ def test_a_lane_that_a_run_empties_is_dropped() -> None:
 
 
 def test_a_lane_that_a_run_brings_low_asks_for_more() -> None:
-    core = Core(Settings(window_tasks=4, lane_tasks_min=4, lane_page=4), compares=True)
+    core = Core(Settings(window=4, lane_min=4, lane_page=4), compares=True)
     core.submit(*[spec(f"t{each}") for each in range(9)])
     core.connect(slots=4, credit=4)
     assert core.state.queues.loaded == 4

@@ -23,7 +23,7 @@ _COMPACT_ENTRIES_MIN = 64
 class Lane:
     """The pending tasks of one lane that may run now."""
 
-    __slots__ = ("_entries", "_head", "_last", "_sorted", "group", "horizon", "key", "live", "stored")
+    __slots__ = ("_entries", "_head", "_last", "_sorted", "group", "horizon", "key", "live", "stored", "weight")
 
     def __init__(self, key: LaneKey, group: Group) -> None:
         self.key = key
@@ -33,8 +33,9 @@ class Lane:
         self._sorted = True
         #: The highest seq that was ever in the window.
         self._last = 0
-        #: How many tasks are in the window.
+        #: How many tasks are in the window, and what they weigh: each one, and one more for each KiB of its body.
         self.live = 0
+        self.weight = 0
         #: How many tasks rest in the store: those with a seq above the horizon.
         self.stored = 0
         #: The seq up to which all of the lane's tasks are in the window. None: all are; only the store can say so, when
@@ -65,6 +66,7 @@ class Lane:
 
     def _enter(self, task: Task) -> None:
         self.live += 1
+        self.weight += 1 + (len(task.spec.body) >> 10)
         task.in_window = True
         if task.queued:
             return
@@ -85,8 +87,11 @@ class Lane:
 
     def remove_run(self, tasks: Sequence[Task]) -> None:
         """Takes tasks out of the window."""
+        large = 0
         for task in tasks:
             task.in_window = False
+            large += len(task.spec.body) >> 10
+        self.weight -= len(tasks) + large
         self.live -= len(tasks)
         entries, head = self._entries, self._head
         while head < len(entries) and not entries[head].in_window:

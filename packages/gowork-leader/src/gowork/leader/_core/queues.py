@@ -109,21 +109,23 @@ class Queues:
         "ranges",
         "virtual",
         "waiting",
+        "weight",
     )
 
     def __init__(self, *, window: int, lane_min: int, lane_low: int) -> None:
         """Makes an empty set.
 
         Args:
-            window: how many waiting tasks memory holds, not counting the minimum of each lane.
-            lane_min: how many tasks of each lane it may hold in any case.
-            lane_low: a lane with fewer tasks in memory, and more in the store, is hungry.
+            window: what the waiting tasks in memory may weigh (see Lane.weight), without the minimum of each lane.
+            lane_min: what those of each lane may weigh in any case.
+            lane_low: a lane whose tasks in memory weigh less, and that has more in the store, is hungry.
         """
         self._window, self._lane_min, self._lane_low = window, lane_min, lane_low
         self._by_name: dict[str, Queue] = {}
-        #: How many tasks may run now, in all queues, and how many of them are in memory.
+        #: How many tasks may run now, in all queues, how many of them are in memory, and what these weigh.
         self.waiting = 0
         self.loaded = 0
+        self.weight = 0
         #: How many tasks are delayed.
         self.delayed = 0
         #: How many lanes there are.
@@ -156,7 +158,9 @@ class Queues:
     def add(self, task: Task) -> None:
         """Adds a task that may run from now on. When memory has no room for it, it rests in the store."""
         lane = self._lane(task.spec.lane)
-        lane.add(task, room=lane.live < self._lane_min or lane.live < self._share())
+        before = lane.weight
+        lane.add(task, room=before < self._share())
+        self.weight += lane.weight - before
         self.waiting += 1
         queue = self._by_name[lane.key.queue]
         queue.waiting += 1
@@ -169,18 +173,15 @@ class Queues:
     def add_run(self, key: LaneKey, tasks: Sequence[Task]) -> None:
         """Adds tasks of one lane without a concurrency key, as `add` adds each of them."""
         lane = self._lane(key)
-        loaded = self.loaded
-        window, least = self._window, self._lane_min
+        live, own = lane.live, lane.weight
+        window, least = self._window - self.weight + own, self._lane_min
         for task in tasks:
-            live = lane.live
-            lane.add(task, room=live < least or live < (window - loaded) // 2)
-            if task.in_window:
-                loaded += 1
-        queue = self._by_name[key.queue]
-        self.waiting += len(tasks)
-        queue.waiting += len(tasks)
-        queue.loaded += loaded - self.loaded
-        self.loaded = loaded
+            weight = lane.weight
+            lane.add(task, room=weight < least or weight < (window - weight) // 2)
+        self.weight += lane.weight - own
+        for each in (self, self._by_name[key.queue]):
+            each.waiting += len(tasks)
+            each.loaded += lane.live - live
 
     def start_run(self, key: LaneKey, tasks: Sequence[Task]) -> None:
         """Takes tasks out of the window of a lane without a concurrency key, because they run.
@@ -189,7 +190,9 @@ class Queues:
         """
         queue = self._by_name[key.queue]
         lane = queue.lanes[key]
+        before = lane.weight
         lane.remove_run(tasks)
+        self.weight += lane.weight - before
         count = len(tasks)
         queue.running += count
         for each in (self, queue):
@@ -202,8 +205,9 @@ class Queues:
         key = task.spec.lane
         queue = self._by_name[key.queue]
         lane = queue.lanes[key]
-        was_loaded = task.in_window
+        was_loaded, before = task.in_window, lane.weight
         lane.remove(task)
+        self.weight += lane.weight - before
         self.waiting -= 1
         queue.waiting -= 1
         if was_loaded:
@@ -219,7 +223,7 @@ class Queues:
     def _tidy(self, queue: Queue, lane: Lane) -> None:
         """Has a lane that runs low paged in, and drops an empty one."""
         if lane.horizon is not None:
-            if lane.live < self._lane_low:
+            if lane.weight < self._lane_low:
                 self.hungry[lane.key] = None
         elif not lane.live:
             self._drop(queue, lane)
@@ -233,20 +237,21 @@ class Queues:
         self.hungry[key] = None
 
     def wanted(self, lane: Lane, page: int) -> int:
-        """Returns how many tasks to page in for a hungry lane: at most `page`, if memory has room."""
+        """Returns what the tasks to page in for a hungry lane may weigh: at most `page`, if memory has room."""
         wanted = min(page, self._share())
-        return wanted - lane.live if lane.live <= wanted // 4 else 0
+        return wanted - lane.weight if lane.weight <= wanted // 4 else 0
 
     def _share(self) -> int:
-        """Returns how many tasks a lane may have in memory: half of the room that is left, to leave some for others."""
-        return max(self._lane_min, (self._window - self.loaded) // 2)
+        """Returns what a lane's tasks in memory may weigh: half of the room that is left, to leave some for others."""
+        return max(self._lane_min, (self._window - self.weight) // 2)
 
     def take_in(self, key: LaneKey, tasks: Sequence[Task], *, complete: bool) -> None:
         """Takes in the next tasks of a lane from the store, in order. `complete`: the store has no more of them."""
         queue = self._by_name[key.queue]
         lane = queue.lanes[key]
-        before = len(lane)
+        before, weight = len(lane), lane.weight
         lane.take_in(tasks, complete=complete)
+        self.weight += lane.weight - weight
         self.loaded += len(tasks)
         queue.loaded += len(tasks)
         self.waiting += len(lane) - before

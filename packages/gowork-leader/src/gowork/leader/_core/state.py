@@ -33,8 +33,8 @@ class Settings:
         "callback_stop_grace",
         "challenge_wait",
         "finished_full",
+        "lane_min",
         "lane_page",
-        "lane_tasks_min",
         "lanes_max",
         "lease",
         "pending_max",
@@ -42,7 +42,7 @@ class Settings:
         "sessions_max",
         "timers_max",
         "traced",
-        "window_tasks",
+        "window",
     )
 
     def __init__(
@@ -60,9 +60,9 @@ class Settings:
         pending_max: int = 10_000_000,
         finished_full: int = 2_200_000,
         lanes_max: int = 100_000,
-        window_tasks: int = 100_000,
+        window: int = 250_000,
         lane_page: int = 8_000,
-        lane_tasks_min: int = 64,
+        lane_min: int = 64,
         timers_max: int = 50_000,
         traced: bool = False,
     ) -> None:
@@ -90,11 +90,11 @@ class Settings:
         self.finished_full = finished_full
         #: How many lanes may have waiting tasks.
         self.lanes_max = lanes_max
-        #: How many waiting tasks memory holds. A lane may have half of the room that is left, but at least
-        #: `lane_tasks_min` tasks.
-        self.window_tasks = window_tasks
-        self.lane_tasks_min = lane_tasks_min
-        #: How many tasks of one lane are paged in at a time.
+        #: What the waiting tasks in memory may weigh; see Lane.weight. A lane may have half of the room that is
+        #: left, but at least `lane_min`, and one task in any case.
+        self.window = window
+        self.lane_min = lane_min
+        #: What the tasks of one lane that are paged in at a time may weigh.
         self.lane_page = lane_page
         #: How many timers of delayed tasks memory holds, and as many of expiring ones.
         self.timers_max = timers_max
@@ -342,9 +342,7 @@ class State:
         self.next_seq = next_seq
         #: {id: task}: running tasks, those in a lane's window, and others while a batch needs them.
         self.tasks: dict[str, Task] = {}
-        self.queues = Queues(
-            window=settings.window_tasks, lane_min=settings.lane_tasks_min, lane_low=settings.lane_page // 4
-        )
+        self.queues = Queues(window=settings.window, lane_min=settings.lane_min, lane_low=settings.lane_page // 4)
         #: {id: what this batch's removals need to know about a task that is not in memory}
         self.briefs: dict[str, Brief] = {}
         #: How many finished tasks the store has, and how many of them have the status ERROR.

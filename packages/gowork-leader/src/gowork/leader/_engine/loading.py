@@ -75,7 +75,8 @@ class Loader:
         wanted = queues.wanted(lane, page)
         if wanted <= 0:
             return False
-        records = await self._store.lane_page(key, lane.horizon, wanted, PAGE_BYTES_MAX)
+        # A weight stands for as many tasks, or for about as many KiB.
+        records = await self._store.lane_page(key, lane.horizon, wanted, min(wanted << 10, PAGE_BYTES_MAX))
         # Only an empty page is the end: any other page may have stopped at PAGE_BYTES_MAX.
         take_in(self._state, key, [restore(record) for record in records], complete=not records)
         return bool(records) and queues.wanted(lane, page) > 0

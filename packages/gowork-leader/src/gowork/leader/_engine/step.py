@@ -155,13 +155,14 @@ class Stepper:
         for caller, answer in pending.answers:
             if not caller.done():
                 caller.set_result(answer)
-        for question, caller in reads:
-            _answer(question, self._state, caller)
         self._subscriptions.publish(
             [*changed, *pending.progressed.values()],
             self.changed,
             tuple(pending.removed.values()) if pending.removed else (),
         )
+        # At last, so that who subscribes in a question is told of later batches alone.
+        for question, caller in reads:
+            _answer(question, self._state, caller)
 
 
 def _batch(pending: Pending, number: int) -> Batch:
