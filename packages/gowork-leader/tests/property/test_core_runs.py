@@ -42,7 +42,7 @@ class Runs(Cluster):
         handler=HANDLERS,
         queue=QUEUES,
         key=KEYS,
-        odd=st.sampled_from(["", "", "delayed", "expiring", "other"]),
+        odd=st.sampled_from(["", "", "delayed", "expiring", "other", "unique"]),
         place=st.integers(0, 8),
     )
     def submit_many(self, number: int, handler: str, queue: str, key: str, odd: str, place: int) -> None:
@@ -57,6 +57,7 @@ class Runs(Cluster):
                 key=key,
                 run_in_ms=1000 if odd == "delayed" else 0,
                 expires_in_ms=3000 if odd == "expiring" else 0,
+                unique="u1" if odd == "unique" else "",
             )
         self.core.submit(*specs)
 
@@ -95,7 +96,7 @@ def test_changes_in_runs_come_to_what_they_come_to_one_by_one(monkeypatch: pytes
         monkeypatch.setattr(kind, name, counted)
     # The same histories each time, so that runs are sure to occur. They are slow, so a failing one is not made shorter.
     chosen = settings(
-        max_examples=25,
+        max_examples=28,
         stateful_step_count=30,
         deadline=None,
         derandomize=True,
