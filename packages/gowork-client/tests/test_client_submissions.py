@@ -116,7 +116,7 @@ def test_an_answer_stands_when_the_stream_ends_at_once() -> None:
     number = stream.start(answer)
     while not stream.has_ended:
         threading.Event().wait(0.001)
-    assert stream.wait(number, answer, PATIENCE) is None
+    assert not stream.wait(number, answer, PATIENCE).HasField("refusal")
 
 
 def test_a_refusal_is_that_of_a_call_of_its_own(calling: Any, scripted: Any) -> None:

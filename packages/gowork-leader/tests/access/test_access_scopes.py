@@ -82,6 +82,24 @@ def test_every_call_is_one_of_these() -> None:
     }  # fmt: skip
 
 
+async def test_who_is_bound_is_not_told_which_task_of_others_has_a_unique_key(leader: ServedLeader) -> None:
+    async def schedule(name: str, queue: str, key: str) -> pb.ScheduleTaskResponse:
+        task = pb.Task(id=f"{name}-{key}", handler="h", queue=queue, unique_key=key)
+        request = pb.ScheduleTaskRequest(task=task)
+        response: pb.ScheduleTaskResponse
+        response = await with_token(leader, name).scheduler.ScheduleTask(request, timeout=PATIENCE)
+        return response
+
+    await schedule("free", "mail", "theirs")
+    await schedule("free", "web", "own")
+    refusal = await refused(schedule("q", "web", "theirs"))
+    assert (refusal.code, refusal.reason) == (DENIED, "OUT_OF_BOUNDS")
+    assert "'theirs'" in refusal.message
+    assert "free-theirs" not in refusal.message
+    assert (await schedule("q", "web", "own")).holder_id == "free-own"
+    assert (await schedule("q", "web", "new")).holder_id == ""
+
+
 async def test_who_is_bound_has_no_member_leave(leader: ServedLeader) -> None:
     await with_token(leader, "w1").cluster.Join(cpb.JoinRequest(id="m", address="127.0.0.1:9"), timeout=PATIENCE)
     for name in ("q", "h"):

@@ -46,6 +46,12 @@ def test_of_members_beyond_the_limit_the_worst_is_shown() -> None:
     assert up[OTHER,] == 0
 
 
+def test_the_unique_keys_that_are_taken_are_shown() -> None:
+    look = Look([], {}, [], 1, 0, NOW_MS, 7)
+    families = {family.name: family for family in registry_of(Counts(), lambda: look).collect()}
+    assert [sample.value for sample in families["gowork_unique_keys"].samples] == [7]
+
+
 def test_queues_beyond_the_limit_are_added_up() -> None:
     queues = [QueueDepth(f"q{n:04}", 1, 2, 3, NOW_MS - n * 1000) for n in range(QUEUES_MAX + 3)]
     tasks = shown("gowork_queue_tasks", queues=queues)

@@ -42,7 +42,7 @@ from gowork.leader._core.runs import apply_all
 from gowork.leader._core.state import Settings, State
 from gowork.leader._core.step import take
 from gowork.leader._core.timers import Timer, Timers
-from gowork.leader._engine.loading import named
+from gowork.leader._engine.loading import holders_of_keys, named
 
 WALL_MS = 1_800_000_000_000
 
@@ -73,6 +73,8 @@ def spec(
     binary: bool = False,
     key: str = "",
     time_limit_ms: int = 0,
+    unique: str = "",
+    unique_for_ms: int = 0,
 ) -> Spec:
     return Spec(
         id,
@@ -84,6 +86,8 @@ def spec(
         (),
         binary,
         time_limit_ms=time_limit_ms,
+        unique_key=unique,
+        unique_for_ms=unique_for_ms,
     )
 
 
@@ -132,6 +136,10 @@ class Core:
         visiting = [id for id in (*named(command), *ripe_ids(state, self.wall_ms)) if id not in state.tasks]
         for id in visiting:
             if id in self.stored:
+                state.tasks[id] = Task(*self.stored[id])
+        for id in holders_of_keys(state, [command]):
+            if id in self.stored and id not in state.tasks:
+                visiting.append(id)
                 state.tasks[id] = Task(*self.stored[id])
         purged = command.ids if isinstance(command, cmd.Purge) else ()
         state.briefs = {

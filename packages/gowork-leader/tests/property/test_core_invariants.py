@@ -17,7 +17,7 @@ from gowork.leader._core import commands as cmd
 from gowork.leader._core import roster
 from gowork.leader._core.apply import _APPLIERS
 from gowork.leader._core.effects import Grant, GrantTasks
-from gowork.leader._core.kinds import WORKER_DRAINS
+from gowork.leader._core.kinds import UNIQUE_KEYS, WORKER_DRAINS
 from gowork.leader._core.model import LaneKey, Outcome, Place, Priority, RetryPolicy, Status
 from gowork.leader._core.roster import Need
 from gowork.leader._core.state import Settings, Worker
@@ -32,6 +32,7 @@ NEEDS = st.sampled_from(
     [None, ("work", (), ""), ("other", (), "mail"), ("nobody's", (), ""), ("work", (("zone", "a"),), "")]
 )
 KEYS = st.sampled_from(["", "", "k1", "k2"])
+UNIQUE = st.sampled_from(["", "", "u1", "u2"])
 #: So small that most of what waits rests in the store.
 SMALL = Settings(window=3, lane_page=4, lane_min=1, timers_max=8)
 
@@ -82,9 +83,21 @@ class Cluster(RuleBasedStateMachine):
         expiry=st.sampled_from([0, 0, 0, 3]),
         queue=QUEUES,
         key=KEYS,
+        unique=UNIQUE,
+        unique_for=st.sampled_from([0, 0, 2, 60]),
     )
     def submit(
-        self, id: str, handler: str, priority: Priority, attempts: int, delay: int, expiry: int, queue: str, key: str
+        self,
+        id: str,
+        handler: str,
+        priority: Priority,
+        attempts: int,
+        delay: int,
+        expiry: int,
+        queue: str,
+        key: str,
+        unique: str,
+        unique_for: int,
     ) -> None:
         self.core.submit(
             spec(
@@ -97,6 +110,8 @@ class Cluster(RuleBasedStateMachine):
                 expires_in_ms=expiry * 1000,
                 queue=queue,
                 key=key,
+                unique=unique,
+                unique_for_ms=unique_for * 1000,
             )
         )
 
@@ -127,10 +142,10 @@ class Cluster(RuleBasedStateMachine):
         elif before is not None:
             assert self.core.stored[id] == before
 
-    @rule(id=IDS)
-    def purge(self, id: str) -> None:
+    @rule(id=IDS, strict=st.booleans())
+    def purge(self, id: str, strict: bool = False) -> None:
         before = self.core.stored.get(id)
-        self.core.do(cmd.Purge([id]))
+        self.core.do(cmd.Purge([id], strict=strict))
         assert (id in self.core.stored) is (before is not None and before[2].status < Status.COMPLETED)
 
     @rule(
@@ -365,6 +380,20 @@ class Cluster(RuleBasedStateMachine):
         draining = {worker.instance for worker in state.names.values() if worker.drain_ms is not None}
         assert set(state.facts.of(WORKER_DRAINS)) == draining
         assert {key.key for key in self.core.facts if key.kind == WORKER_DRAINS.name} == draining
+
+    @invariant()
+    def one_unfinished_task_of_a_key_has_it(self) -> None:
+        """ONE-OF-A-KEY."""
+        facts = self.core.state.facts.of(UNIQUE_KEYS)
+        assert {key.key for key in self.core.facts if key.kind == UNIQUE_KEYS.name} == set(facts)
+        unfinished = [
+            (spec.unique_key, id)
+            for id, (_, spec, standing) in self.core.stored.items()
+            if spec.unique_key and standing.status < Status.COMPLETED
+        ]
+        assert sorted(unfinished) == sorted((key, fact.id) for key, fact in facts.items() if not fact.until_ms)
+        assert all(fact.until_ms > self.core.wall_ms for fact in facts.values() if fact.until_ms)
+        assert len(self.core.state.kept_keys) <= sum(fact.until_ms > 0 for fact in facts.values())
 
     def teardown(self) -> None:
         """When faults stop, every task ends."""

@@ -42,7 +42,7 @@ class Runs(Cluster):
         handler=HANDLERS,
         queue=QUEUES,
         key=KEYS,
-        odd=st.sampled_from(["", "", "delayed", "expiring", "other"]),
+        odd=st.sampled_from(["", "", "delayed", "expiring", "other", "unique"]),
         place=st.integers(0, 8),
     )
     def submit_many(self, number: int, handler: str, queue: str, key: str, odd: str, place: int) -> None:
@@ -59,6 +59,7 @@ class Runs(Cluster):
                 key=key,
                 run_in_ms=1000 if odd == "delayed" else 0,
                 expires_in_ms=3000 if odd == "expiring" else 0,
+                unique="u1" if odd == "unique" else "",
             )
         self.core.submit(*specs)
 

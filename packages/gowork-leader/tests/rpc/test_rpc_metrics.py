@@ -41,6 +41,15 @@ def value(samples: Samples, name: str, *labels: str) -> float | None:
     return samples.get((name, frozenset(labels)))
 
 
+async def test_unique_keys_that_are_taken_and_tasks_that_were_not_made_are_counted(leader: ServedLeader) -> None:
+    for id in "abc":
+        await leader.submit(id, queue="mail", handler="h", unique_key="k")
+    samples = await scrape(leader)
+    assert value(samples, "gowork_unique_keys") == 1
+    assert value(samples, "gowork_tasks_submitted_total", "mail", "h", "accepted") == 1
+    assert value(samples, "gowork_tasks_submitted_total", "mail", "h", "unique") == 2
+
+
 async def test_tasks_are_counted_by_queue_and_handler_from_submit_to_end(leader: ServedLeader) -> None:
     async with leader.worker() as session:
         await leader.submit("a", "b", "c", queue="mail", handler="h")

@@ -51,6 +51,13 @@ def test_a_range_that_an_earlier_leader_kept_as_a_field_unknown_to_it_is_not_ask
     assert stored_spec(stored, CREATED_MS).lane.selector == ()
 
 
+def test_a_unique_key_is_kept_in_the_body_and_distinguishes_tasks() -> None:
+    asked = spec_from(pb.Task(id="t", payload="p", unique_key="k", unique_for_ms=5, traceparent=CONTEXT))
+    assert (asked.unique_key, asked.unique_for_ms) == ("k", 5)
+    assert stored_spec(asked.body + asked.trace, CREATED_MS) == asked
+    assert asked.body != spec_from(pb.Task(id="t", payload="p", unique_key="l", unique_for_ms=5)).body
+
+
 def test_what_only_the_leader_sets_is_not_asked_for() -> None:
     plain = spec_from(pb.Task(id="t", payload="p"))
     assert spec_from(pb.Task(id="t", payload="p", status=pb.TASK_STATUS_COMPLETED, fence=7, worker="w")) == plain

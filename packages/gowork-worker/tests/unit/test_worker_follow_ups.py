@@ -33,12 +33,29 @@ def next_step(ctx: Context, number: int) -> None:
     """Never run here."""
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"unique": "k" * 257}, "unique: 'kkk"),
+        ({"unique": "a\nb"}, "is not text of at most 256 printable bytes"),
+        ({"unique": 7}, "unique: 7 is not text"),
+        ({"unique_for": 1}, "unique_for: it is set without unique"),
+        ({"unique": "k", "unique_for": -1}, "unique_for: "),
+    ],
+)
+def test_a_unique_key_beyond_its_limits_is_refused_by_name(options: dict[str, Any], words: str) -> None:
+    ctx = context()
+    with pytest.raises(ValueError, match=words):
+        ctx.schedule("text", **options)
+    assert not ctx.follow_ups
+
+
 def test_follow_ups_travel_with_the_completion() -> None:
     ctx = context()
     ids = [
         ctx.schedule({"n": 1}, handler=next_step, priority="high", labels={"a": "b"}, max_attempts=3, time_limit=1.5),
         ctx.schedule(b"raw", handler="other", queue="slow", selector={"disk": "ssd"}, delay=60),
-        ctx.schedule("text", id="mine", plugin_version=">=1.2,<2"),
+        ctx.schedule("text", id="mine", plugin_version=">=1.2,<2", unique="k", unique_for=1.5),
     ]
     assert ids == ["parent/1", "parent/2", "mine"]
     report = outcomes.completed(9, "parent", None, ctx.follow_ups)
@@ -55,6 +72,7 @@ def test_follow_ups_travel_with_the_completion() -> None:
     assert second.run_at_ms > 0
     assert second.delay_ms == 60_000
     assert (second.plugin_version, third.plugin_version) == ("", ">=1.2,<2")
+    assert (second.unique_key, third.unique_key, third.unique_for_ms) == ("", "k", 1500)
     assert (third.id, third.payload, third.HasField("priority"), third.run_at_ms) == ("mine", "text", False, 0)
 
 

@@ -78,9 +78,10 @@ def add_file(
 
 def _print_ids(common: CommonOptions, handles: Iterable[TaskHandle], lines: Lines) -> None:
     if common.output is OutputFormat.TABLE:
-        count = sum(1 for _ in handles)
+        news = Counter(handle.is_new for handle in handles)
         if lines.fault is None:
-            click.echo(f"scheduled {count:,} tasks")
+            held = f"; for {news[False]:,} lines another task has the unique key" if news[False] else ""
+            click.echo(f"scheduled {news[True]:,} tasks{held}")
     else:
         write_records(({"id": handle.id} for handle in handles), common.output)
 

@@ -34,6 +34,8 @@ _FIELDS = {
     "expires_in",
     "concurrency_key",
     "plugin_version",
+    "unique",
+    "unique_for",
 }
 _PLACE = re.compile(r"tasks\[(\d+)\]")
 
@@ -181,7 +183,7 @@ def _task(text: bytes) -> NewTask:
     if unknown := fields.keys() - _FIELDS:
         near = meant(min(unknown), sorted(_FIELDS)) or f"; known are {', '.join(sorted(_FIELDS))}"
         raise ValueError(f"unknown {', '.join(sorted(unknown))}{near}")
-    for name in ("id", "handler", "priority", "queue", "concurrency_key", "plugin_version"):
+    for name in ("id", "handler", "priority", "queue", "concurrency_key", "plugin_version", "unique"):
         _check(fields, name, str, "a string")
     for name in ("labels", "selector"):
         _check(fields, name, dict, "an object")
@@ -189,7 +191,7 @@ def _task(text: bytes) -> NewTask:
             raise ValueError(f"{name} has a value that is not a string")
     _check(fields, "max_attempts", int, "a number")
     delay, run_at, limit = fields.get("in"), fields.get("at"), fields.get("time_limit")
-    expires_in = fields.get("expires_in")
+    expires_in, unique_for = fields.get("expires_in"), fields.get("unique_for")
     return NewTask(
         payload=fields["payload"],
         id=new_task_id() if fields.get("id") is None else fields["id"],
@@ -205,6 +207,8 @@ def _task(text: bytes) -> NewTask:
         expires_in=None if expires_in is None else duration_s(str(expires_in)),
         concurrency_key=fields.get("concurrency_key"),
         plugin_version=fields.get("plugin_version"),
+        unique=fields.get("unique"),
+        unique_for=None if unique_for is None else duration_s(str(unique_for)),
     )
 
 

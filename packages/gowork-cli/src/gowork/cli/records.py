@@ -275,6 +275,8 @@ def _asked(task: TaskInfo) -> Record:
         "time_limit": task.time_limit,
         "retry": _retry(task),
         "concurrency_key": task.concurrency_key,
+        "unique_key": task.unique_key or None,
+        "unique_for": task.unique_for,
         "cancel_requested": task.cancel_requested,
         "progress": _progress(task),
     }

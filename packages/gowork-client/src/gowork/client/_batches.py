@@ -7,9 +7,11 @@ sends the same bytes.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 import time
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from gowork.base.telemetry import is_traced
@@ -34,12 +36,14 @@ _PLACE = re.compile(r"\btasks\[(\d+)\]")
 class Batch:
     """Tasks that go into one call."""
 
-    __slots__ = ("_parts", "_size", "due", "first", "ids")
+    __slots__ = ("_parts", "_size", "due", "first", "holder_ids", "ids")
 
     def __init__(self, first: int) -> None:
         #: The place of its first task among all tasks of the schedule_many, from 0.
         self.first = first
         self.ids: list[str] = []
+        #: {place in the batch: the id of the task that has the unique key of that one}, when it is acknowledged
+        self.holder_ids: Mapping[int, str] = {}
         self._parts: list[bytes] = []
         self._size = 0
         #: From when on it should be sent, full or not, on the monotonic clock.
@@ -56,6 +60,12 @@ class Batch:
         self._parts.append(entry)
         self._size = size
         return True
+
+    def holders(self) -> Iterable[str]:
+        """Returns for each task, in order, the id of the task that has its unique key; empty where none has."""
+        if not self.holder_ids:
+            return itertools.repeat("", len(self.ids))
+        return [self.holder_ids.get(place, "") for place in range(len(self.ids))]
 
     def next(self) -> Batch:
         """Returns the next batch, empty."""

@@ -17,18 +17,22 @@ from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
 class Handle:
     """A task's id, and the finished task after a wait has seen it."""
 
-    __slots__ = ("_client", "_function", "_task", "id")
+    __slots__ = ("_client", "_function", "_task", "id", "is_new")
 
-    def __init__(self, client: Any, id: str, function: Callable[..., Any] | None = None) -> None:
+    def __init__(self, client: Any, id: str, function: Callable[..., Any] | None = None, holder: str = "") -> None:
         """Each task that is scheduled costs a call of this, so neither client's handle has one of its own.
 
         Args:
             client: that of the handle, of either kind.
             id: the task's id.
             function: its handler, where that is known.
+            holder: the id of the task that has its unique key; empty: no other task has it.
         """
         self._client = client
-        self.id = id
+        #: The task's id: that of the task that had the unique key, where one did.
+        self.id = holder or id
+        #: False when another task had the unique key, so that none was scheduled.
+        self.is_new = not holder
         #: The decorated function, whose return type says how to read the result; None where only its name is known.
         self._function = function
         # The wire's form until somebody reads it: to wait for many tasks must not convert fields that nobody reads.

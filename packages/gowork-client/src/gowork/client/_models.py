@@ -158,6 +158,11 @@ class RunOptions(TypedDict, total=False):
     concurrency_key: str | None
     #: The versions of the handler's plugin that may run the task, as specifiers of PEP 440: ">=1.2,<2".
     plugin_version: str | None
+    #: While a task with this key is pending or running, no other one with it is scheduled: `schedule` returns the
+    #: handle of that task instead. 1 to 256 bytes, printable. Keys are those of the whole cluster.
+    unique: str | None
+    #: With unique: for how long after its submit the task has the key at least, in seconds, even if it ends before.
+    unique_for: Duration | None
 
 
 class TaskOptions(RunOptions, total=False):
@@ -202,6 +207,8 @@ class NewTask:
     concurrency_key: str | None = None
     expires_in: Duration | None = None
     plugin_version: str | None = None
+    unique: str | None = None
+    unique_for: Duration | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,6 +300,10 @@ class TaskInfo:
     encrypted: Mapping[str, str] = field(default_factory=dict)
     #: The versions of the handler's plugin that may run it, as in ">=1.2,<2"; empty: any.
     plugin_version: str = ""
+    #: While it is pending or running, no other task with this key is scheduled; empty: it has none.
+    unique_key: str = ""
+    #: For how long after its submit it has the key at least, in seconds; None: until it has ended.
+    unique_for: float | None = None
 
     @overload
     def value(self) -> Any: ...

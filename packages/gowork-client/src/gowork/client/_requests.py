@@ -166,6 +166,12 @@ class TaskEncoder:
             fields["concurrency_key"] = task.concurrency_key
         if task.plugin_version is not None:
             fields["plugin_version"] = version_range(task.plugin_version)
+        if task.unique is not None:
+            if not arguments.text(task.unique, "unique"):
+                raise InvalidArgument.of("unique", "is empty; 1 to 256 bytes are needed, or None for no key")
+            fields["unique_key"] = task.unique
+        if task.unique_for is not None:
+            fields["unique_for_ms"] = duration_ms(task.unique_for, "unique_for")
         return fields
 
 

@@ -62,6 +62,8 @@ def task_info(task: scheduler.Task, encryption: Encryption | None = None) -> mod
         tracestate=task.tracestate,
         encrypted=undecrypted,
         plugin_version=task.plugin_version,
+        unique_key=task.unique_key,
+        unique_for=task.unique_for_ms / 1000 if task.unique_for_ms else None,
     )
 
 

@@ -97,6 +97,17 @@ class Choice(Generic[ChannelT]):
         self._failed = line, time.monotonic() + AVOIDED_SECONDS
 
 
+def scheduled_of(said: pb.SubmissionAnswer) -> pb.ScheduleTaskResponse:
+    """Returns what a call of ScheduleTask would have answered.
+
+    Raises:
+        SubmissionFailed: the task was refused.
+    """
+    if said.HasField("refusal"):
+        raise SubmissionFailed.of(said.refusal)
+    return pb.ScheduleTaskResponse(holder_id=said.holder_id)
+
+
 def finished_of(said: pb.SubmissionWaitAnswer) -> pb.WaitTaskResponse | None:
     """Returns the finished task of an answer; None: it is to be called for.
 

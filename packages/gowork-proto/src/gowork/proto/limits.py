@@ -5,6 +5,9 @@ A refusal names the limit and its number, so that the sender knows what to chang
 
 #: Longest task or member id, in bytes of UTF-8.
 ID_BYTES_MAX = 256
+#: Longest unique key of a task, in bytes of UTF-8, and how many such keys may be taken at once, over all queues.
+UNIQUE_KEY_BYTES_MAX = 256
+UNIQUE_KEYS_MAX = 1_000_000
 #: Longest queue or handler name, in bytes of UTF-8.
 NAME_BYTES_MAX = 128
 #: Largest payload (text or binary) and largest result, in bytes.

@@ -30,6 +30,7 @@ Examples:
   gowork add --handler hello '{"name": "Ada"}' --wait
   gowork add nightly-report --handler report --at 2026-12-24T03:00 --max-attempts 3
   gowork add --handler cleanup --in 10m
+  gowork add --handler report --unique report-17 17 # unless a task with that key is pending or running
   cat photo.jpg | gowork add --handler thumbnail - --wait > thumbnail.jpg
   gowork add --file tasks.jsonl --handler resize --wait
 
@@ -39,7 +40,7 @@ A FILE has a task on each line. The options of a line replace those given here:
   {"payload": "text", "id": "b", "handler": "crop", "priority": "HIGH", "queue": "images",
    "labels": {"team": "web"}, "selector": {"gpu": "yes"}, "in": "10m", "at": "2026-12-24T03:00",
    "time_limit": "30s", "expires_in": "1h", "max_attempts": 3, "concurrency_key": "user-7",
-   "plugin_version": ">=1.2,<2"}"""
+   "plugin_version": ">=1.2,<2", "unique": "crop-b", "unique_for": "1h"}"""
 )
 @click.argument("words", metavar="[ID] PAYLOAD", nargs=-1)
 @click.option(
@@ -88,6 +89,17 @@ A FILE has a task on each line. The options of a line replace those given here:
     metavar="RANGE",
     help="Only workers that have the handler from a plugin of such a version may run the task, as in '>=1.2,<2'.",
 )
+@click.option(
+    "--unique",
+    metavar="KEY",
+    help="If a task with this key is pending or running, schedule none, and print the id of that task.",
+)
+@click.option(
+    "--unique-for",
+    type=duration,
+    metavar="DURATION",
+    help="With --unique: the key stays taken for this long after the task was scheduled, even if it ends before.",
+)
 @click.option("--max-attempts", type=click.IntRange(1, 1000), help="How many attempts the task has.")
 @click.option(
     "--wait",
@@ -130,6 +142,8 @@ def add(
     """
     if others["delay"] is not None and others["run_at"] is not None:
         raise click.UsageError("give --in or --at, not both")
+    if others["unique_for"] is not None and others["unique"] is None and file is None:
+        raise click.UsageError("give --unique with --unique-for, which says for how long that key stays taken")
     # The other options have the names that the client gives them.
     own = {
         "labels": pairs(labels, "--label"),
@@ -147,6 +161,8 @@ def add(
         if (handler := options.get("handler")) and not no_check:
             PayloadChecks(client).check(payload, handler, options.get("plugin_version") or "")
         handle = client.schedule(payload, id=task_id, **options)
+    if not handle.is_new:
+        click.echo(harmless(f"gowork: task {handle.id} has this unique key, so none was scheduled"), err=True)
     if wait:
         # The id is printed at once, so that the task can be found if the wait is interrupted. Standard output is kept
         # for the result.
@@ -157,7 +173,7 @@ def add(
     elif common.output is OutputFormat.TABLE:
         click.echo(handle.id)
     else:
-        write_record({"id": handle.id}, common.output)
+        write_record({"id": handle.id} | ({} if handle.is_new else {"is_new": False}), common.output)
 
 
 def _words(words: tuple[str, ...], options: TaskOptions) -> tuple[str | None, msgspec.Raw | bytes]:

@@ -71,6 +71,7 @@ def _facts(task: TaskInfo) -> Table:
     add("queue", task.queue)
     add("priority", task.priority)
     add("concurrency key", task.concurrency_key)
+    add("unique key", task.unique_key)
     add("labels", _pairs(dict(task.labels)))
     add("selector", _pairs(dict(task.selector)))
     add("plugin version", task.plugin_version)

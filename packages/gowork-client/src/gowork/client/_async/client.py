@@ -153,6 +153,9 @@ class AsyncClient(AsyncOperations):
         With the decorated function as handler, type checkers check the payload, and the handle's result has the
         function's return type.
 
+        While another task has the key `unique`, none is scheduled. The handle is that of the other task then, and its
+        `is_new` is False.
+
         Args:
             payload: text and bytes are sent as they are, everything else as JSON; at most 1 MiB. A NewTask has options
                 of its own.
@@ -175,11 +178,11 @@ class AsyncClient(AsyncOperations):
             from gowork.client._spans import sending
 
             with sending(task, self._settings):
-                await self._send(task)
+                holder = await self._send(task)
         else:
-            await self._send(task)
+            holder = await self._send(task)
         function = options.get("handler")
-        return AsyncTaskHandle(self, task.id, function if callable(function) else None)
+        return AsyncTaskHandle(self, task.id, function if callable(function) else None, holder)
 
     @overload
     def schedule_many(
@@ -399,10 +402,11 @@ class AsyncClient(AsyncOperations):
         if handler and (warning := await self._check(handler, wanted, *encoded)):
             _log.warning("a task is sent all the same: %s", warning, extra={"handler": handler, "reason": warning})
 
-    async def _send(self, task: scheduler.Task) -> None:
+    async def _send(self, task: scheduler.Task) -> str:
+        """Schedules a task. Returns the id of the task that has its unique key; empty: it is scheduled."""
         request = scheduler.ScheduleTaskRequest(task=task)
         try:
-            await self._calls.send(self._connection.schedule_task, request)
+            return (await self._calls.send(self._connection.schedule_task, request)).holder_id
         except AlreadyExists:
             # It may be the same task, encrypted with a key that was the first one then.
             encryption = self._settings.encryption
@@ -412,7 +416,7 @@ class AsyncClient(AsyncOperations):
             if not encrypt_like(task, known.task, encryption):
                 raise
             request = scheduler.ScheduleTaskRequest(task=task)
-            await self._calls.send(self._connection.schedule_task, request)
+            return (await self._calls.send(self._connection.schedule_task, request)).holder_id
 
     async def _finish(self, handle: AsyncTaskHandle, end: float | None) -> None:
         """Waits for one task."""
@@ -443,13 +447,13 @@ class AsyncClient(AsyncOperations):
                 if type(payload) is NewTask:
                     functions.note(id, payload)
                 if flights.add(id, entry):
-                    while ids := await flights.landed():
-                        for id, function in zip(ids, functions.of(ids), strict=True):
-                            yield AsyncTaskHandle(self, id, function)
+                    while batch := await flights.landed():
+                        for each in zip(batch.ids, functions.of(batch.ids), batch.holders(), strict=True):
+                            yield AsyncTaskHandle(self, *each)
             flights.send()
-            while ids := await flights.next_landed():
-                for id, function in zip(ids, functions.of(ids), strict=True):
-                    yield AsyncTaskHandle(self, id, function)
+            while batch := await flights.next_landed():
+                for each in zip(batch.ids, functions.of(batch.ids), batch.holders(), strict=True):
+                    yield AsyncTaskHandle(self, *each)
 
     async def _tasks(self, request: scheduler.ListTasksRequest) -> AsyncIterator[TaskInfo]:
         while True:

@@ -48,7 +48,10 @@ class _Flight:
         """
         while True:
             try:
-                await self._call
+                response = await self._call
+                # Most batches have no unique keys.
+                if response.holder_ids:
+                    self.batch.holder_ids = dict(response.holder_ids)
                 if self._span is not None:
                     self._span.end()
                 return
@@ -120,23 +123,20 @@ class Flights:
         if (batch := self._filling.take()) is not None:
             self._send(batch)
 
-    async def landed(self) -> list[str]:
-        """Returns the ids of the oldest batch if it has landed, or, after a wait, if too many are on their way.
-
-        Otherwise it returns none.
-        """
+    async def landed(self) -> Batch | None:
+        """Returns the oldest batch if it has landed, or, after a wait, if too many are on their way; else None."""
         # The calls need the event loop to start, and a source that is not asynchronous never yields to it.
         await asyncio.sleep(0)
         if self._flying and (len(self._flying) >= BATCHES_IN_FLIGHT_MAX or self._flying[0].landed()):
             return await self.next_landed()
-        return []
+        return None
 
-    async def next_landed(self) -> list[str]:
-        """Waits for the oldest batch, and returns its ids; none when no batch is on its way."""
+    async def next_landed(self) -> Batch | None:
+        """Waits for the oldest batch, and returns it; None when no batch is on its way."""
         if not self._flying:
-            return []
+            return None
         await self._flying[0].wait()
-        return self._flying.popleft().batch.ids
+        return self._flying.popleft().batch
 
     def _send(self, batch: Batch) -> None:
         self._stop_timer()

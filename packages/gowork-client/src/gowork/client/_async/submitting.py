@@ -28,6 +28,7 @@ from gowork.client._submissions import (
     SubmissionFailed,
     finished_of,
     left_of,
+    scheduled_of,
 )
 from gowork.client.errors import ClientClosed
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
@@ -75,14 +76,12 @@ class Submitting:
             return response
         end = time.monotonic() + timeout
         try:
-            refusal = await self._answer(self._stream_on(line), request, timeout)
+            said = await self._answer(self._stream_on(line), request, timeout)
         except StreamEnded:
             if self._is_closed:
                 raise ClientClosed(code=grpc.StatusCode.CANCELLED) from None
             return await self._call(request, timeout=left_of(end))
-        if refusal is not None:
-            raise SubmissionFailed.of(refusal)
-        return pb.ScheduleTaskResponse()
+        return scheduled_of(said)
 
     async def wait(self, request: pb.WaitTaskRequest, *, timeout: float) -> pb.WaitTaskResponse:
         """Waits for a task: over the stream if there is one.
@@ -125,7 +124,7 @@ class Submitting:
     def _token(self) -> str | None:
         return self._tls.token if self._tls is not None else None
 
-    async def _answer(self, stream: _Stream, request: pb.ScheduleTaskRequest, timeout: float) -> bytes | None:
+    async def _answer(self, stream: _Stream, request: pb.ScheduleTaskRequest, timeout: float) -> pb.SubmissionAnswer:
         number, answer = stream.submit(request)
         stream.line.begin(answer)
         self._lookout.look()
@@ -199,7 +198,7 @@ class _Stream:
         self._unsent_waits: dict[int, pb.SubmissionWait] = {}
         #: The numbers of waits that were sent, and that nobody waits for any more.
         self._given_up: list[int] = []
-        #: {number: its answer: of a submission the refusal, or None}
+        #: {number: its answer}
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._wake = asyncio.Event()
         # The context of whoever comes first is not that of the others.
@@ -214,7 +213,7 @@ class _Stream:
         """Whether nothing of it is left."""
         return self._reader.done() and self._writer.done()
 
-    def submit(self, request: pb.ScheduleTaskRequest) -> tuple[int, asyncio.Future[bytes | None]]:
+    def submit(self, request: pb.ScheduleTaskRequest) -> tuple[int, asyncio.Future[pb.SubmissionAnswer]]:
         """Sends a submission. Returns its number and its answer."""
         number = next(self._numbers)
         answer = self._waiting[number] = asyncio.get_running_loop().create_future()
@@ -316,7 +315,7 @@ class _Stream:
                 self._rotation.hear((), await self._call.initial_metadata())
             response = pb.SubmitTasksResponse.FromString(data)
             for said in response.answers:
-                self._settle(said.number, said.refusal if said.HasField("refusal") else None)
+                self._settle(said.number, said)
             for finished in response.finished:
                 self._settle(finished.number, finished)
 

@@ -154,6 +154,9 @@ class Client(Operations):
         With the decorated function as handler, type checkers check the payload, and the handle's result has the
         function's return type.
 
+        While another task has the key `unique`, none is scheduled. The handle is that of the other task then, and its
+        `is_new` is False.
+
         Args:
             payload: text and bytes are sent as they are, everything else as JSON; at most 1 MiB. A NewTask has options
                 of its own.
@@ -176,11 +179,11 @@ class Client(Operations):
             from gowork.client._spans import sending
 
             with sending(task, self._settings):
-                self._send(task)
+                holder = self._send(task)
         else:
-            self._send(task)
+            holder = self._send(task)
         function = options.get("handler")
-        return TaskHandle(self, task.id, function if callable(function) else None)
+        return TaskHandle(self, task.id, function if callable(function) else None, holder)
 
     @overload
     def schedule_many(
@@ -398,10 +401,11 @@ class Client(Operations):
         if handler and (warning := self._check(handler, wanted, *encoded)):
             _log.warning("a task is sent all the same: %s", warning, extra={"handler": handler, "reason": warning})
 
-    def _send(self, task: scheduler.Task) -> None:
+    def _send(self, task: scheduler.Task) -> str:
+        """Schedules a task. Returns the id of the task that has its unique key; empty: it is scheduled."""
         request = scheduler.ScheduleTaskRequest(task=task)
         try:
-            self._calls.send(self._connection.schedule_task, request)
+            return (self._calls.send(self._connection.schedule_task, request)).holder_id
         except AlreadyExists:
             # It may be the same task, encrypted with a key that was the first one then.
             encryption = self._settings.encryption
@@ -411,7 +415,7 @@ class Client(Operations):
             if not encrypt_like(task, known.task, encryption):
                 raise
             request = scheduler.ScheduleTaskRequest(task=task)
-            self._calls.send(self._connection.schedule_task, request)
+            return (self._calls.send(self._connection.schedule_task, request)).holder_id
 
     def _finish(self, handle: TaskHandle, end: float | None) -> None:
         """Waits for one task."""
@@ -442,13 +446,13 @@ class Client(Operations):
                 if type(payload) is NewTask:
                     functions.note(id, payload)
                 if flights.add(id, entry):
-                    while ids := flights.landed():
-                        for id, function in zip(ids, functions.of(ids), strict=True):
-                            yield TaskHandle(self, id, function)
+                    while batch := flights.landed():
+                        for each in zip(batch.ids, functions.of(batch.ids), batch.holders(), strict=True):
+                            yield TaskHandle(self, *each)
             flights.send()
-            while ids := flights.next_landed():
-                for id, function in zip(ids, functions.of(ids), strict=True):
-                    yield TaskHandle(self, id, function)
+            while batch := flights.next_landed():
+                for each in zip(batch.ids, functions.of(batch.ids), batch.holders(), strict=True):
+                    yield TaskHandle(self, *each)
 
     def _tasks(self, request: scheduler.ListTasksRequest) -> Iterator[TaskInfo]:
         while True:

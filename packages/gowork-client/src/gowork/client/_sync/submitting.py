@@ -26,6 +26,7 @@ from gowork.client._submissions import (
     SubmissionFailed,
     finished_of,
     left_of,
+    scheduled_of,
 )
 from gowork.client._sync.lookout import Lookout
 from gowork.client.errors import ClientClosed
@@ -77,14 +78,12 @@ class Submitting:
             return response
         end = time.monotonic() + timeout
         try:
-            refusal = self._answer(line, request, timeout)
+            said = self._answer(line, request, timeout)
         except StreamEnded:
             if self._is_closed:
                 raise ClientClosed(code=grpc.StatusCode.CANCELLED) from None
             return self._call(request, timeout=left_of(end))
-        if refusal is not None:
-            raise SubmissionFailed.of(refusal)
-        return pb.ScheduleTaskResponse()
+        return scheduled_of(said)
 
     def wait(self, request: pb.WaitTaskRequest, *, timeout: float) -> pb.WaitTaskResponse:
         """Waits for a task: over the stream if there is one.
@@ -112,7 +111,7 @@ class Submitting:
             if stream is not None:
                 stream.cancel()
 
-    def _answer(self, line: Line[grpc.Channel], request: pb.ScheduleTaskRequest, timeout: float) -> bytes | None:
+    def _answer(self, line: Line[grpc.Channel], request: pb.ScheduleTaskRequest, timeout: float) -> pb.SubmissionAnswer:
         answer = _Answer(request)
         line.begin(answer)
         self._lookout.look()
@@ -169,13 +168,13 @@ class Submitting:
 class _Answer:
     """What became of one submission, or of one wait."""
 
-    __slots__ = ("came", "finished", "has_ended", "refusal", "request")
+    __slots__ = ("came", "finished", "has_ended", "request", "said")
 
     def __init__(self, request: pb.ScheduleTaskRequest | pb.WaitTaskRequest) -> None:
         self.request = request
         self.came = threading.Event()
         #: Of a submission.
-        self.refusal: bytes | None = None
+        self.said: pb.SubmissionAnswer | None = None
         #: Of a wait.
         self.finished: pb.SubmissionWaitAnswer | None = None
         #: Whether the stream ended before the answer came.
@@ -238,8 +237,8 @@ class _Stream:
         with self._lock:
             return None if self.is_over else self._send(answer)
 
-    def wait(self, number: int, answer: _Answer, timeout: float) -> bytes | None:
-        """Waits for the answer of a submission. Returns its refusal; None: it is recorded.
+    def wait(self, number: int, answer: _Answer, timeout: float) -> pb.SubmissionAnswer:
+        """Waits for the answer of a submission.
 
         Raises:
             StreamEnded, SubmissionFailed: there is no answer, or not in time.
@@ -259,7 +258,8 @@ class _Stream:
             self._waiting.pop(number, None)
         if answer.has_ended:
             raise StreamEnded
-        return answer.refusal
+        assert answer.said is not None, "a submission without an answer"
+        return answer.said
 
     def finish(self, answer: _Answer, timeout: float) -> pb.SubmissionWaitAnswer:
         """Sends a wait, and waits for its answer.
@@ -374,7 +374,7 @@ class _Stream:
             for said in response.answers:
                 answer = self._waiting.pop(said.number, None)
                 if answer is not None:
-                    answer.refusal = said.refusal if said.HasField("refusal") else None
+                    answer.said = said
                     answer.came.set()
             for finished in response.finished:
                 answer = self._waiting.pop(finished.number, None)

@@ -41,6 +41,8 @@ class Look(Struct, frozen=True):
     #: When the oldest finished task in the store finished; 0: there is none.
     oldest_finished_ms: int
     now_ms: int
+    #: How many unique keys are taken.
+    unique_keys: int = 0
 
 
 class LogLook(Struct, frozen=True):
@@ -205,6 +207,7 @@ def _of_state(seen: Look) -> Iterator[Metric]:
         waiting.add_metric(labels, number)
     yield waiting
     age_ms = seen.now_ms - seen.oldest_finished_ms if seen.oldest_finished_ms else 0
+    yield _gauge("unique_keys", "Unique keys of tasks that are taken.", seen.unique_keys)
     yield _gauge("retention_oldest_seconds", "How long ago the oldest finished task in the store ended.", age_ms / 1000)
 
 

@@ -16,6 +16,7 @@ from gowork.leader._app.equipment import Equipment
 from gowork.leader._app.metrics import Look
 from gowork.leader._core.effects import TraceSettling
 from gowork.leader._core.explain import waiting_by_reason
+from gowork.leader._core.kinds import UNIQUE_KEYS
 from gowork.leader._core.model import Now
 from gowork.leader._core.queries import members, queue_depths
 from gowork.leader._core.state import Settings, State
@@ -202,6 +203,7 @@ class Term:
                 self._engine.opened.term,
                 self._retention.oldest_ms,
                 now.wall_ms,
+                len(state.facts.of(UNIQUE_KEYS)),
             )
 
         return await self._engine.read(look)

@@ -13,6 +13,7 @@ from typing import Any, assert_never
 
 from gowork.leader._core import changes as ch
 from gowork.leader._core.facts import Kind, V
+from gowork.leader._core.kinds import UNIQUE_KEYS, UniqueKey
 from gowork.leader._core.model import (
     COMPLETED,
     ERROR,
@@ -112,6 +113,8 @@ def _task_moved(state: State, change: ch.TaskMoved) -> None:
     before, after = old.status, new.status
     if after >= COMPLETED:
         state.finished_tasks += 1
+        if task.spec.unique_key:
+            _end_of_key(state, task.spec, new)
         if after is ERROR:
             state.failed_tasks += 1
             if new.failure is not None and new.failure.kind is FailureKind.QUARANTINED:
@@ -258,6 +261,39 @@ def _fact_put(state: State, change: ch.FactPut) -> None:
 def _fact_removed(state: State, change: ch.FactRemoved) -> None:
     state.facts.remove(change.kind, change.key)
     state.pending.facts[FactKey(change.kind.name, change.key)] = None
+
+
+def _key_taken(state: State, change: ch.KeyTaken) -> None:
+    before = state.facts.of(UNIQUE_KEYS).get(change.key)
+    if before is not None:
+        state.kept_keys.drop(change.key, before.id)
+    _fact_put(state, ch.FactPut(UNIQUE_KEYS, change.key, UniqueKey(change.id)))
+
+
+def _key_kept(state: State, change: ch.KeyKept) -> None:
+    state.kept_keys.keep(change.key, change.id, change.until_ms)
+
+
+def _key_freed(state: State, change: ch.KeyFreed) -> None:
+    state.kept_keys.drop(change.key, change.id)
+    _fact_removed(state, ch.FactRemoved(UNIQUE_KEYS, change.key))
+
+
+def _end_of_key(state: State, spec: Spec, ended: Standing) -> None:
+    """Frees the unique key of a task that has ended, or keeps it until the time that the task asked for.
+
+    Every end of a task comes through here. A task may lack its key, which an older leader does not know.
+    """
+    key = spec.unique_key
+    held = state.facts.of(UNIQUE_KEYS).get(key)
+    if held is None or held.id != spec.id:
+        return
+    until_ms = spec.kept_until_ms(ended.created_ms, ended.finished_ms)
+    if until_ms:
+        _fact_put(state, ch.FactPut(UNIQUE_KEYS, key, UniqueKey(spec.id, until_ms)))
+        state.kept_keys.keep(key, spec.id, until_ms)
+    else:
+        _key_freed(state, ch.KeyFreed(key, spec.id))
 
 
 def _session_opened(state: State, change: ch.SessionOpened) -> None:
@@ -454,6 +490,9 @@ _APPLIERS: dict[type, Callable[[State, Any], None]] = {
     ch.RemovalsForgotten: _removals_forgotten,
     ch.FactPut: _fact_put,
     ch.FactRemoved: _fact_removed,
+    ch.KeyTaken: _key_taken,
+    ch.KeyKept: _key_kept,
+    ch.KeyFreed: _key_freed,
     ch.SessionOpened: _session_opened,
     ch.SessionClosed: _session_closed,
     ch.WorkerHeard: _worker_heard,

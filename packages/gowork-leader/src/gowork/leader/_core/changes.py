@@ -63,6 +63,28 @@ class FactRemoved(Struct, frozen=True, gc=False):
     key: str
 
 
+class KeyTaken(Struct, frozen=True, gc=False):
+    """A task has a unique key as long as it is unfinished. Stored as a fact."""
+
+    key: str
+    id: str
+
+
+class KeyKept(Struct, frozen=True, gc=False):
+    """A fact from the store says that a task that has ended has its unique key until a time."""
+
+    key: str
+    id: str
+    until_ms: int
+
+
+class KeyFreed(Struct, frozen=True, gc=False):
+    """A task that has ended no longer has its unique key. Its fact is removed."""
+
+    key: str
+    id: str
+
+
 class SessionOpened(Struct, frozen=True):
     """A worker is connected."""
 
@@ -240,6 +262,9 @@ Change = (
     | RemovalsForgotten
     | FactPut
     | FactRemoved
+    | KeyTaken
+    | KeyKept
+    | KeyFreed
     | SessionOpened
     | SessionClosed
     | WorkerHeard

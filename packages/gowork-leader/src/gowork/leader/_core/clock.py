@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gowork.leader._core import changes as ch
 from gowork.leader._core import commands as cmd
-from gowork.leader._core import drains, owners
+from gowork.leader._core import drains, owners, unique
 from gowork.leader._core import effects as ef
 from gowork.leader._core.decision import Decision
 from gowork.leader._core.dialled import release, run_out
@@ -14,12 +14,13 @@ from gowork.leader._core.sessions import lose_tasks, take_over
 from gowork.leader._core.state import State, Worker
 from gowork.leader._core.tasks import due, expired
 
-#: How many delayed tasks one tick makes ready, and how many tasks it ends as expired.
+#: How many delayed tasks one tick makes ready, how many tasks it ends as expired, and how many unique keys it frees.
 DUE_TASKS_MAX = 10_000
 
 
 def tick(state: State, command: cmd.Tick, now: Now) -> Decision:
-    """Ends leases, graces and challenges that have run out, makes delayed tasks ready, and ends expired ones.
+    """Ends leases, graces and challenges that have run out, makes delayed tasks ready, ends expired ones,
+    and frees unique keys whose time is over.
 
     It takes no timers out. The engine calls `trim` for that afterwards.
     """
@@ -48,6 +49,7 @@ def tick(state: State, command: cmd.Tick, now: Now) -> Decision:
         if until <= now.mono:
             take_over(state, hello, now, decision, [*silent, *away])
     _due(state, command.due_ms, now, decision)
+    decision.changes.extend(unique.ripe(state, command.due_ms, DUE_TASKS_MAX))
     return decision
 
 
@@ -61,6 +63,7 @@ def trim(state: State, due_ms: int) -> None:
     """Drops the timers that a tick up to this time has dealt with."""
     state.delayed.trim(due_ms, DUE_TASKS_MAX)
     state.expiring.trim(due_ms, DUE_TASKS_MAX)
+    state.kept_keys.trim(due_ms, DUE_TASKS_MAX)
 
 
 def next_deadlines(state: State) -> tuple[float | None, int | None]:
@@ -72,6 +75,8 @@ def next_deadlines(state: State) -> tuple[float | None, int | None]:
     firsts += state.callback_deadlines.values()
     firsts += [until for _, until in state.challenges.values()]
     dues = [at for at in (state.delayed.next_ms(), state.expiring.next_ms()) if at is not None]
+    if state.kept_keys.ids and (at := state.kept_keys.next_ms()) is not None:
+        dues.append(at)
     return min(firsts, default=None), min(dues, default=None)
 
 

@@ -25,6 +25,8 @@ class Submitted(Struct, frozen=True, gc=False):
 
     created: int
     existing: int
+    #: For each of the others: (its place, the id of the task that has its unique key).
+    held: tuple[tuple[int, str], ...] = ()
 
 
 class Purged(Struct, frozen=True, gc=False):
@@ -348,6 +350,7 @@ NAME_TAKEN = RefusalCode("ALREADY_EXISTS", "NAME_TAKEN")
 NOT_THE_OWNER = RefusalCode("PERMISSION_DENIED", "NOT_THE_OWNER")
 TASK_FINISHED = RefusalCode("FAILED_PRECONDITION", "TASK_FINISHED")
 TASK_EXPIRED = RefusalCode("FAILED_PRECONDITION", "TASK_EXPIRED")
+KEY_TAKEN = RefusalCode("FAILED_PRECONDITION", "KEY_TAKEN")
 NOT_FINISHED = RefusalCode("FAILED_PRECONDITION", "NOT_FINISHED")
 NOT_HELD = RefusalCode("FAILED_PRECONDITION", "NOT_HELD")
 STALE_FENCE = RefusalCode("FAILED_PRECONDITION", "STALE_FENCE")
@@ -358,6 +361,7 @@ CALLER_LIMIT = RefusalCode("RESOURCE_EXHAUSTED", "CALLER_LIMIT")
 TOO_MANY_FINISHED = RefusalCode("RESOURCE_EXHAUSTED", "TOO_MANY_FINISHED")
 TOO_MANY_LANES = RefusalCode("RESOURCE_EXHAUSTED", "TOO_MANY_LANES")
 TOO_MANY_RANGES = RefusalCode("RESOURCE_EXHAUSTED", "TOO_MANY_RANGES")
+TOO_MANY_KEYS = RefusalCode("RESOURCE_EXHAUSTED", "TOO_MANY_KEYS")
 TOO_MANY_QUEUES = RefusalCode("RESOURCE_EXHAUSTED", "TOO_MANY_QUEUES")
 LEASE_EXPIRED = RefusalCode("UNAVAILABLE", "LEASE_EXPIRED")
 REPLACED = RefusalCode("ABORTED", "SESSION_REPLACED")

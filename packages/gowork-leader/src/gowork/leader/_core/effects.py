@@ -88,11 +88,19 @@ class CountStale(Struct, frozen=True, gc=False):
     id: str
 
 
+#: Why a submit did not add a task: it was there already, the submit was refused, or another task has its unique key.
+#: The words are values of the label `outcome` in metrics.
+DUPLICATE = "duplicate"
+REFUSED = "refused"
+UNIQUE = "unique"
+
+
 class CountNotSubmitted(Struct, frozen=True, gc=False):
-    """Count tasks that a submit did not add, because they were there already or the submit was refused."""
+    """Count tasks that a submit did not add."""
 
     specs: Sequence[Spec]
-    refused: bool
+    #: DUPLICATE, REFUSED or UNIQUE.
+    outcome: str
 
 
 class CountHeartbeatRefused(Struct, frozen=True, gc=False):

@@ -80,7 +80,7 @@ class Facts:
 
     def of(self, kind: Kind[V]) -> Mapping[str, V]:
         """Returns a view of all facts of a kind, {key: value}, in the order in which they were first put."""
-        return MappingProxyType(self._rows.get(kind.name, {}))
+        return MappingProxyType(self._rows.setdefault(kind.name, {}))
 
     def is_full(self, kind: Kind[Any]) -> bool:
         """Whether there are as many facts of this kind as there may be."""

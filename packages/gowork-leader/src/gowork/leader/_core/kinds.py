@@ -14,7 +14,7 @@ from gowork.leader._core import changes as ch
 from gowork.leader._core.facts import Kind
 from gowork.leader._core.model import Now, QueueSettings
 from gowork.leader._core.state import State
-from gowork.proto.limits import QUEUES_CONFIGURED_MAX
+from gowork.proto.limits import QUEUES_CONFIGURED_MAX, UNIQUE_KEYS_MAX
 
 
 class Member(Struct, frozen=True, array_like=True, gc=False):
@@ -52,6 +52,16 @@ class Owner(Struct, frozen=True, array_like=True, gc=False):
     joined_ms: int
 
 
+class UniqueKey(Struct, frozen=True, array_like=True, gc=False):
+    """A task has a unique key, which is the fact's key."""
+
+    #: The id of the task.
+    id: str
+    #: 0: as long as the task is unfinished. Otherwise the task has ended and has the key until this wall-clock time, in
+    #: milliseconds, even when it was removed since.
+    until_ms: int = 0
+
+
 def _member_follows(state: State, id: str, member: Member, now: Now) -> Iterable[ch.Change]:
     lease = now.mono + state.settings.callback_lease
     return (ch.CallbackJoined(id, member.address, lease, member.joined_ms),)
@@ -79,6 +89,11 @@ def _queue_follows(state: State, name: str, settings: QueueSettings, now: Now) -
     return (ch.QueueConfigured(name, settings, 0.0, now.mono),)
 
 
+def _unique_key_follows(state: State, key: str, held: UniqueKey, now: Now) -> Iterable[ch.Change]:
+    if held.until_ms:
+        yield ch.KeyKept(key, held.id, held.until_ms)
+
+
 MEMBERS = Kind("member", Member, rows_max=10_000, follows=_member_follows)
 #: Drains of callback workers. They are no part of the members' facts, whose table has the columns of version 0.1.0.
 DRAINS = Kind("drain", Drain, rows_max=10_000, follows=_drain_follows)
@@ -88,6 +103,8 @@ OWNERS = Kind("owner", Owner, rows_max=10_000, follows=_owner_follows)
 WORKER_DRAINS = Kind("worker-drain", WorkerDrain, rows_max=10_000, follows=_worker_drain_follows)
 #: Queues with settings, by name. A queue with the defaults has no fact.
 QUEUES = Kind("queue", QueueSettings, rows_max=QUEUES_CONFIGURED_MAX, follows=_queue_follows)
+#: Unique keys that are taken.
+UNIQUE_KEYS = Kind("unique", UniqueKey, rows_max=UNIQUE_KEYS_MAX, follows=_unique_key_follows)
 #: All kinds, in the order in which a leader takes up their facts when it starts. Facts of other kinds come from other
 #: versions and stay in the store as they are.
-KINDS: tuple[Kind[Any], ...] = (MEMBERS, DRAINS, OWNERS, WORKER_DRAINS, QUEUES)
+KINDS: tuple[Kind[Any], ...] = (MEMBERS, DRAINS, OWNERS, WORKER_DRAINS, QUEUES, UNIQUE_KEYS)

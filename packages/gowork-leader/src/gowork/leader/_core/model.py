@@ -266,6 +266,15 @@ class Spec(Struct, frozen=True, gc=False):
     #: How long one attempt may run; 0: the task has no limit of its own. Workers with a session keep the limit
     #: themselves. The leader keeps it for callback workers.
     time_limit_ms: int = 0
+    #: No other task of this key is made while it is unfinished; empty: it has none. See `unique`.
+    unique_key: str = ""
+    #: For how long after its submit it has the key at least; 0: until it has ended.
+    unique_for_ms: int = 0
+
+    def kept_until_ms(self, created_ms: int, finished_ms: int) -> int:
+        """Returns until when a task that has ended has its unique key; 0: it no longer has it."""
+        until_ms = min(created_ms + self.unique_for_ms, TIME_MS_MAX)
+        return until_ms if self.unique_for_ms and until_ms > finished_ms else 0
 
     def reckoned(self, created_ms: int) -> Spec:
         """Returns the spec with `run_at_ms` and `expires_at_ms` as they follow from a submit at `created_ms`."""

@@ -13,6 +13,7 @@ from gowork.leader._core.decision import Decision
 from gowork.leader._core.model import COMPLETED, Brief, Now, Spec, Standing, Status
 from gowork.leader._core.state import State
 from gowork.leader._core.tasks import has_expired, no_room, no_room_in_queues, task_unknown
+from gowork.leader._core.unique import Keys, freed_by_removal
 
 
 def retry_task(state: State, command: cmd.RetryTask, now: Now) -> Decision:
@@ -29,11 +30,15 @@ def retry_task(state: State, command: cmd.RetryTask, now: Now) -> Decision:
     if has_expired(task.spec, now):
         message = f"task {command.id!r} has expired, so it can't run again; schedule a new task"
         return Decision(cmd.Refused(cmd.TASK_EXPIRED, message))
+    keys = Keys(state, now)
     refusal = no_room(state, [task.spec]) or no_room_in_queues(state, [task.spec], command.queue_pending_max)
+    if refusal is None and task.spec.unique_key:
+        refusal = _key_taken(task.spec, keys) or keys.too_many()
     if refusal is not None:
         return Decision(refusal)
     decision = Decision()
     decision.changes.append(ch.TaskMoved(command.id, _anew(task.spec, standing, now)))
+    decision.changes.extend(keys.taken())
     return decision
 
 
@@ -53,11 +58,25 @@ def purge(state: State, command: cmd.Purge) -> Decision:
         if command.finished_by_ms and brief.finished_ms > command.finished_by_ms:
             continue
         decision.changes.append(ch.TaskPurged(id, brief.seq, brief.status))
+        if command.strict:
+            # Retention removes tasks by their age, and their keys stay taken as long as was asked for.
+            decision.changes.extend(freed_by_removal(state, id))
         purged += 1
     if command.forget_before:
         decision.changes.append(ch.RemovalsForgotten(command.forget_before))
     decision.answer = cmd.Purged(purged)
     return decision
+
+
+def _key_taken(spec: Spec, keys: Keys) -> cmd.Refused | None:
+    """Takes the unique key of a task that runs again. Returns which task has it, if another one does."""
+    holder = keys.take(spec.unique_key, spec.id)
+    if not holder:
+        return None
+    message = (
+        f"task {holder!r} has the unique_key {spec.unique_key!r} of task {spec.id!r}; try again when that one has ended"
+    )
+    return cmd.Refused(cmd.KEY_TAKEN, message)
 
 
 def _anew(spec: Spec, standing: Standing, now: Now) -> Standing:

@@ -2,8 +2,8 @@
 
 A run is a row of changes that submit, grant or complete tasks of one lane, and completions of a run are those of one
 worker. What comes of a run is what `apply` makes of each change by itself; a property test compares the two. Whatever
-is unusual about a task ends the run before it: a time, an expiry, a concurrency key, a callback worker, a task outside
-the window.
+is unusual about a task ends the run before it: a time, an expiry, a concurrency key, a unique key that ends, a callback
+worker, a task outside the window.
 """
 
 from __future__ import annotations
@@ -137,6 +137,7 @@ def _completed(state: State, changes: Sequence[ch.Change], at: int, task: Task) 
         if (
             task.spec.lane != key
             or new.status is not COMPLETED
+            or task.spec.unique_key
             or old.status is not RUNNING
             or old.instance != instance
         ):

@@ -21,6 +21,7 @@ from gowork.leader._core.attempts import complete, requeue, settle
 from gowork.leader._core.decision import Decision
 from gowork.leader._core.forms import with_form
 from gowork.leader._core.model import (
+    COMPLETED,
     PENDING,
     RUNNING,
     Failure,
@@ -39,6 +40,7 @@ from gowork.leader._core.tasks import new_tasks
 from gowork.leader._core.traces import refused as trace_refused
 from gowork.leader._core.traces import settled as trace_settled
 from gowork.leader._core.traces import taken_back
+from gowork.leader._core.unique import Keys
 
 
 def open_session(state: State, hello: cmd.OpenSession, now: Now) -> Decision:
@@ -223,6 +225,8 @@ def _take_reports(state: State, worker: Worker, frame: cmd.ReceiveFrame, now: No
     refused: list[int] = []
     taken: dict[int, None] = {}
     scheduled: dict[str, Spec] = {}
+    # Most frames have no task with a unique key, and no follow-up.
+    keys: Keys | None = None
     reports: Sequence[cmd.Report] = frame.reports
     if traced and frame.completions:
         # Spans are made of reports.
@@ -240,26 +244,48 @@ def _take_reports(state: State, worker: Worker, frame: cmd.ReceiveFrame, now: No
                     trace_refused(task, report, worker.name, frame.received_ns, decision)
             continue
         follow_ups: list[ch.TaskSubmitted] = []
+        key_changes: Sequence[ch.KeyTaken] = ()
         if report.follow_ups and report.outcome is Outcome.COMPLETED:
-            follow_ups, taken_ids = new_tasks(state, report.follow_ups, scheduled, now)
-            if taken_ids:
-                report = _rejected(report, taken_ids[0][1])
-                # `new_tasks` noted the new ones, but none of this report's follow-ups is scheduled.
-                for follow_up in follow_ups:
-                    del scheduled[follow_up.spec.id]
-                follow_ups = []
+            keys = keys or Keys(state, now)
+            report, follow_ups, key_changes = _schedule(state, task, report, scheduled, keys, now)
         if traced:
             report = trace_settled(task, report, frame.received_ns, decision)
         policy = None if report.outcome is Outcome.COMPLETED else _policy_of(worker, task)
         standing = settle(task.standing, report, policy, wall_ms)
         if report.unfit:
             standing = _unfit(standing, worker, task)
+        if task.spec.unique_key and standing.status >= COMPLETED:
+            keys = keys or Keys(state, now)
+            keys.end(task)
         changes.append(ch.TaskMoved(report.id, standing))
         changes.extend(follow_ups)
+        changes.extend(key_changes)
     if not traced:
         for columns in frame.completions:
             _take_completions(state, worker, columns, wall_ms, taken, refused, decision)
     decision.effects.append(ef.Acknowledge(frame.connection, tuple(taken), refused))
+
+
+def _schedule(
+    state: State, task: Task, report: cmd.Report, scheduled: dict[str, Spec], keys: Keys, now: Now
+) -> tuple[cmd.Report, list[ch.TaskSubmitted], list[ch.KeyTaken]]:
+    """Schedules a report's follow-ups, all or none.
+
+    Returns:
+        The report, which is that of a failed attempt if the follow-ups can't be scheduled, and the changes.
+    """
+    mark = keys.mark()
+    # A task may schedule its own successor under its key.
+    keys.end(task)
+    follow_ups, taken = new_tasks(state, report.follow_ups, scheduled, keys, now)
+    refusal = keys.too_many()
+    if not taken and refusal is None:
+        return report, follow_ups, keys.taken(mark)
+    # `new_tasks` noted the new ones and their keys, but none of this report's follow-ups is scheduled.
+    for follow_up in follow_ups:
+        del scheduled[follow_up.spec.id]
+    keys.back_to(mark)
+    return _rejected(report, taken[0][1] if taken else refusal.message if refusal is not None else ""), [], []
 
 
 def _take_completions(

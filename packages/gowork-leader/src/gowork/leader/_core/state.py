@@ -8,6 +8,7 @@ from __future__ import annotations
 from gowork.leader._core.commands import OpenSession
 from gowork.leader._core.facts import Facts
 from gowork.leader._core.forms import Forms
+from gowork.leader._core.kept_keys import KeptKeys
 from gowork.leader._core.model import Brief, HandlerPolicy, HeartbeatStatus, Liveness, Task
 from gowork.leader._core.pending import Pending
 from gowork.leader._core.queues import Queues
@@ -317,6 +318,7 @@ class State:
         "forms",
         "graces",
         "held_up_until",
+        "kept_keys",
         "leases",
         "names",
         "next_seq",
@@ -351,6 +353,8 @@ class State:
         #: When delayed tasks may start, and when pending ones expire.
         self.delayed = Timers(settings.timers_max)
         self.expiring = Timers(settings.timers_max)
+        #: Which unique keys of tasks that have ended are taken, and until when.
+        self.kept_keys = KeptKeys()
         #: {instance: worker}
         self.workers: dict[str, Worker] = {}
         #: In which forms the workers have their handlers.

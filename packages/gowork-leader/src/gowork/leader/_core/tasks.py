@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from msgspec.structs import replace
 
@@ -14,40 +14,66 @@ from gowork.leader._core.decision import Decision
 from gowork.leader._core.model import Failure, FailureKind, Now, Spec, Standing, Status, Task
 from gowork.leader._core.ranges import RANGES_MAX, range_of
 from gowork.leader._core.state import State
+from gowork.leader._core.unique import Keys
 
 #: How many wrong tasks an error names.
 _VIOLATIONS_MAX = 20
 
 
 def submit(state: State, command: cmd.Submit, now: Now) -> Decision:
-    """Adds all new tasks and leaves known ones alone. Refuses all if one differs from the stored task with its id."""
+    """Adds all new tasks whose unique keys are free. Refuses all if one differs from the stored task with its id."""
     decision = Decision()
-    submitted, taken = new_tasks(state, command.specs, {}, now)
+    keys = _keys_of(state, command.specs, now)
+    submitted, taken = new_tasks(state, command.specs, {}, keys, now)
     if taken:
         message = f"{taken[0][0]}: {taken[0][1]}; use another id, or the same content to repeat a submit"
         return _refused(command, cmd.Refused(cmd.TASK_EXISTS, message, tuple(taken[:_VIOLATIONS_MAX])))
     specs = [change.spec for change in submitted]
     refusal = no_room(state, specs) or no_room_in_queues(state, specs, command.queue_pending_max)
+    if refusal is None and keys is not None:
+        refusal = keys.too_many()
     if refusal is not None:
         return _refused(command, refusal)
     decision.changes.extend(submitted)
+    held: tuple[tuple[int, str], ...] = ()
+    if keys is not None:
+        decision.changes.extend(keys.taken())
+        held = tuple(keys.held)
     if len(submitted) < len(command.specs):
-        # Of two equal tasks in one batch only the first is new.
-        new = {change.spec.id for change in submitted}
-        known = []
-        for spec in command.specs:
-            if spec.id in new:
-                new.remove(spec.id)
-            else:
-                known.append(spec)
-        decision.effects.append(ef.CountNotSubmitted(known, refused=False))
-    decision.answer = cmd.Submitted(len(submitted), len(command.specs) - len(submitted))
+        _count_others(command.specs, submitted, dict(held), decision)
+    decision.answer = cmd.Submitted(len(submitted), len(command.specs) - len(submitted) - len(held), held)
     return decision
+
+
+def _keys_of(state: State, specs: Sequence[Spec], now: Now) -> Keys | None:
+    """Returns the unique keys as a decision on these tasks sees them; None when none of them has one."""
+    for spec in specs:
+        if spec.unique_key:
+            return Keys(state, now)
+    return None
+
+
+def _count_others(
+    specs: Sequence[Spec], submitted: Sequence[ch.TaskSubmitted], held: Mapping[int, str], decision: Decision
+) -> None:
+    """Has the tasks counted that a submit does not add. `held` has the places of those whose key is taken."""
+    if held:
+        decision.effects.append(ef.CountNotSubmitted([specs[place] for place in held], ef.UNIQUE))
+    # Of two equal tasks in one batch only the first is new.
+    new = {change.spec.id for change in submitted}
+    known = []
+    for place, spec in enumerate(specs):
+        if spec.id in new:
+            new.remove(spec.id)
+        elif place not in held:
+            known.append(spec)
+    if known:
+        decision.effects.append(ef.CountNotSubmitted(known, ef.DUPLICATE))
 
 
 def _refused(command: cmd.Submit, refusal: cmd.Refused) -> Decision:
     decision = Decision(refusal)
-    decision.effects.append(ef.CountNotSubmitted(command.specs, refused=True))
+    decision.effects.append(ef.CountNotSubmitted(command.specs, ef.REFUSED))
     return decision
 
 
@@ -103,7 +129,7 @@ def no_room(state: State, specs: Sequence[Spec]) -> cmd.Refused | None:
 
 
 def new_tasks(
-    state: State, specs: Sequence[Spec], seen: dict[str, Spec], now: Now
+    state: State, specs: Sequence[Spec], seen: dict[str, Spec], keys: Keys | None, now: Now
 ) -> tuple[list[ch.TaskSubmitted], list[tuple[str, str]]]:
     """Returns the new ones among these tasks, and (field, what is wrong) for each id that another task has.
 
@@ -111,6 +137,8 @@ def new_tasks(
         state: the state.
         specs: the tasks.
         seen: the new tasks of the same decision so far, {id: spec}; the new ones among `specs` are added.
+        keys: the unique keys as the same decision sees them; None when none of the tasks has one. Those of the new
+            tasks are taken, and tasks whose key another one has are noted there.
         now: the time.
     """
     submitted: list[ch.TaskSubmitted] = []
@@ -122,6 +150,9 @@ def new_tasks(
         task = known.get(id)
         earlier = seen.get(id) if task is None else task.spec
         if earlier is None:
+            if spec.unique_key and keys is not None and (holder := keys.take(spec.unique_key, id)):
+                keys.held.append((place, holder))
+                continue
             if spec.delay_ms or spec.expires_in_ms:
                 spec = spec.reckoned(now.wall_ms)
             seen[id] = spec

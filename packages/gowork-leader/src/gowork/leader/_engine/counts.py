@@ -64,7 +64,7 @@ class QueueCounts:
     __slots__ = ("attempts", "finished", "heard_mono", "start_seconds", "submitted")
 
     def __init__(self) -> None:
-        #: {(handler, accepted, duplicate or refused): tasks}
+        #: {(handler, accepted, duplicate, refused or unique): tasks}
         self.submitted: Counter[tuple[str, str]] = Counter()
         #: {(handler, completed, cancelled or error): tasks}
         self.finished: Counter[tuple[str, str]] = Counter()
@@ -129,7 +129,7 @@ class Counts:
             self.heartbeats["accepted"] += tally.callback_heartbeats
 
     def not_submitted(self, specs: Iterable[Spec], outcome: str) -> None:
-        """Counts tasks that a submit did not add. `outcome`: `duplicate`, because they were there, or `refused`."""
+        """Counts tasks that a submit did not add. `outcome`: see `effects.CountNotSubmitted`."""
         self._submitted(specs, outcome)
 
     def heartbeat_refused(self) -> None:

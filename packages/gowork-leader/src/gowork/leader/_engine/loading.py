@@ -6,14 +6,16 @@ rest is in the store alone.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
 from gowork.leader._core import commands as cmd
 from gowork.leader._core.apply import adopt, take_in
 from gowork.leader._core.clock import ripe_ids
-from gowork.leader._core.model import LaneKey
+from gowork.leader._core.kinds import UNIQUE_KEYS
+from gowork.leader._core.model import LaneKey, Spec
 from gowork.leader._core.state import State
 from gowork.leader._core.timers import Timer, Timers
+from gowork.leader._core.unique import unfinished_holder
 from gowork.leader.store.codec import restore
 from gowork.leader.store.protocol import Store
 
@@ -29,6 +31,8 @@ class Loader:
     def __init__(self, store: Store, state: State) -> None:
         self._store = store
         self._state = state
+        #: {unique key: who has it}
+        self._keys = state.facts.of(UNIQUE_KEYS)
 
     async def recover(self) -> int:
         """Loads the running tasks, and notes how many wait. Returns how many tasks are unfinished."""
@@ -81,7 +85,7 @@ class Loader:
         take_in(self._state, key, [restore(record) for record in records], complete=not records)
         return bool(records) and queues.wanted(lane, page) > 0
 
-    async def visit(self, commands: Iterable[object], due_ms: int) -> list[str]:
+    async def visit(self, commands: Sequence[object], due_ms: int) -> list[str]:
         """Loads the tasks that these commands name, and those that a tick up to `due_ms` looks at. Returns their ids.
 
         They are forgotten after the batch, except those that have a place in memory by then.
@@ -98,6 +102,11 @@ class Loader:
         visiting: list[str] = []
         if missing:
             for record in await self._store.load(list(missing)):
+                known[record.id] = restore(record)
+                visiting.append(record.id)
+        if self._keys:
+            holders = [id for id in dict.fromkeys(holders_of_keys(state, commands)) if id not in known]
+            for record in await self._store.load(holders) if holders else ():
                 known[record.id] = restore(record)
                 visiting.append(record.id)
         # A task that is only removed is not loaded in full, because bodies and results may be many megabytes.
@@ -122,6 +131,26 @@ def named(command: object) -> Sequence[str]:
             return (command.id,)
         case _:
             return ()
+
+
+def holders_of_keys(state: State, commands: Iterable[object]) -> Iterator[str]:
+    """Yields the ids of the tasks that have the unique keys for which these commands ask."""
+    for command in commands:
+        specs: Sequence[Spec] = ()
+        match command:
+            case cmd.Submit():
+                specs = command.specs
+            case cmd.ReceiveFrame():
+                specs = [spec for report in command.reports if report.follow_ups for spec in report.follow_ups]
+            case cmd.RetryTask():
+                # It has been loaded before.
+                task = state.tasks.get(command.id)
+                specs = () if task is None else (task.spec,)
+            case _:
+                continue
+        for spec in specs:
+            if spec.unique_key and (id := unfinished_holder(state, spec.unique_key)):
+                yield id
 
 
 async def _fill_timers(

@@ -40,8 +40,7 @@ class EffectRouter:
             elif isinstance(effect, ef.CountStale):
                 self._counts.reports_refused(1)
             elif isinstance(effect, ef.CountNotSubmitted):
-                outcome = "refused" if effect.refused else "duplicate"
-                self._counts.not_submitted(effect.specs, outcome)
+                self._counts.not_submitted(effect.specs, effect.outcome)
             elif isinstance(effect, ef.CountHeartbeatRefused):
                 self._counts.heartbeat_refused()
             else:

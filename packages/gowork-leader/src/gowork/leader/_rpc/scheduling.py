@@ -50,16 +50,18 @@ class Scheduling:
                 raise invalid(violations)
             with self._admission.taking(size):
                 try:
-                    await self._engine.ask(cmd.Submit((spec,), pending_max()))
+                    answer = await self._engine.ask(cmd.Submit((spec,), pending_max()))
                 except RefusedError as error:
                     raise RefusedError(_named_alone(error.refused)) from None
-        return pb.ScheduleTaskResponse()
+        return pb.ScheduleTaskResponse(holder_id=answer.held[0][1]) if answer.held else pb.ScheduleTaskResponse()
 
     async def ScheduleTasks(self, request: pb.ScheduleTasksRequest, context: _Context) -> pb.ScheduleTasksResponse:
         async with refusing(context):
             with self._admission.taking(_check_size(request)):
                 answer = await self._engine.ask(cmd.Submit(self._specs(request), pending_max()))
-        return pb.ScheduleTasksResponse(created=answer.created, existing=answer.existing)
+        return pb.ScheduleTasksResponse(
+            created=answer.created, existing=answer.existing, holder_ids=dict(answer.held) if answer.held else None
+        )
 
     def _specs(self, request: pb.ScheduleTasksRequest) -> list[Spec]:
         """Reads the tasks of a batch.

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 import grpc
 
 from gowork.leader._access.rights import CALLER, Identity
+from gowork.leader._core.kinds import UNIQUE_KEYS
 from gowork.leader._core.model import LaneKey
 from gowork.leader._core.state import State
 from gowork.leader._engine.loop import Engine
@@ -45,8 +46,8 @@ class Scopes:
         #: {call: what checks it}
         self._checks: dict[str, _Check] = {
             **{f"{_TASKS}{name}": one for name in _OF_ONE_TASK},
-            f"{_TASKS}ScheduleTask": _check_new,
-            f"{_TASKS}ScheduleTasks": _check_new,
+            f"{_TASKS}ScheduleTask": self._check_new,
+            f"{_TASKS}ScheduleTasks": self._check_new,
             f"{_TASKS}WaitTasks": several,
             f"{_TASKS}ListTasks": _check_filter,
             f"{_TASKS}WatchTasks": _check_watch,
@@ -122,6 +123,35 @@ class Scopes:
 
     async def _check_ids(self, ids: Iterable[str], caller: Identity) -> None:
         """Raises Refusal for a task that is not the caller's. Ids that no task has are the method's affair."""
+        lanes = await self._lanes(ids)
+        for id, lane in lanes.items():
+            if not caller.may_lane(lane.queue, lane.handler):
+                raise _denied(caller, f"task {id!r}")
+
+    async def _check_new(self, request: Any, caller: Identity) -> None:
+        tasks = [request.task] if isinstance(request, pb.ScheduleTaskRequest) else request.tasks
+        for task in tasks:
+            queue = task.queue or DEFAULT_QUEUE
+            if not caller.may_lane(queue, task.handler):
+                raise _denied(caller, f"tasks of queue {queue!r} for handler {task.handler!r}")
+        keys = [task.unique_key for task in tasks if task.unique_key]
+        if keys:
+            await self._check_keys(keys, caller)
+
+    async def _check_keys(self, keys: Iterable[str], caller: Identity) -> None:
+        """Raises Refusal for a unique key that another caller's task has, because the answer would name that task."""
+
+        def look(state: State) -> dict[str, str]:
+            taken = state.facts.of(UNIQUE_KEYS)
+            return {taken[key].id: key for key in keys if key in taken}
+
+        holders = await self._engine.read(look)
+        for id, lane in (await self._lanes(holders)).items():
+            if not caller.may_lane(lane.queue, lane.handler):
+                raise _denied(caller, f"the unique_key {holders[id]!r}, which a task of others has")
+
+    async def _lanes(self, ids: Iterable[str]) -> dict[str, LaneKey]:
+        """Returns the lanes of those of these tasks that there are."""
         wanted = list(ids)
 
         def look(state: State) -> dict[str, LaneKey]:
@@ -132,17 +162,7 @@ class Scopes:
         for place in range(0, len(stored), _LOOK_TASKS):
             records = await self._store.load(stored[place : place + _LOOK_TASKS])
             lanes |= {record.id: restore(record).spec.lane for record in records}
-        for id, lane in lanes.items():
-            if not caller.may_lane(lane.queue, lane.handler):
-                raise _denied(caller, f"task {id!r}")
-
-
-async def _check_new(request: Any, caller: Identity) -> None:
-    tasks = [request.task] if isinstance(request, pb.ScheduleTaskRequest) else request.tasks
-    for task in tasks:
-        queue = task.queue or DEFAULT_QUEUE
-        if not caller.may_lane(queue, task.handler):
-            raise _denied(caller, f"tasks of queue {queue!r} for handler {task.handler!r}")
+        return lanes
 
 
 async def _check_filter(request: Any, caller: Identity) -> None:

@@ -189,7 +189,7 @@ class _Stream:
         answer, call = pb.SubmissionAnswer(number=number), _Call(self._context)
         try:
             with Timed(SCHEDULE_TASK, self._called, cast("grpc.aio.ServicerContext[Any, Any]", call)):
-                await self._schedule(request, call)
+                answer.holder_id = (await self._schedule(request, call)).holder_id
         except grpc.aio.AbortError:
             answer.refusal = call.refusal
         finally:

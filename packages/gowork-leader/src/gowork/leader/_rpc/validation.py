@@ -32,6 +32,7 @@ _TIMES = (
     ("expires_at_ms", limits.TIME_MS_MAX),
     ("delay_ms", limits.DURATION_MS_MAX),
     ("expires_in_ms", limits.DURATION_MS_MAX),
+    ("unique_for_ms", limits.DURATION_MS_MAX),
 )
 _times_of = attrgetter(*(name for name, _ in _TIMES))
 #: A name, or an IP address.
@@ -103,6 +104,10 @@ def check_task(task: scheduler_pb2.Task, prefix: str, violations: Violations) ->
     _check_name(task.queue, f"{prefix}queue", violations)
     if task.concurrency_key:
         _check_name(task.concurrency_key, f"{prefix}concurrency_key", violations)
+    if task.unique_key:
+        _check_name(task.unique_key, f"{prefix}unique_key", violations, limits.UNIQUE_KEY_BYTES_MAX)
+    elif task.unique_for_ms:
+        violations.append(FieldViolation(f"{prefix}unique_for_ms", "is set without a unique_key; set both, or none"))
     if task.labels:
         check_labels(task.labels, f"{prefix}labels", violations)
     if task.selector:
@@ -383,11 +388,9 @@ def check_heartbeat(status: int, violations: Violations) -> None:
         violations.append(FieldViolation("status", f"{what}; use 1 (IDLE), 2 (BUSY) or 3 (FAILED)"))
 
 
-def _check_name(name: str, field: str, violations: Violations) -> None:
-    if name and (not name.isprintable() or len(name.encode()) > limits.NAME_BYTES_MAX):
-        violations.append(
-            FieldViolation(field, f"is {name[:80]!r}; up to {limits.NAME_BYTES_MAX} bytes, printable, are needed")
-        )
+def _check_name(name: str, field: str, violations: Violations, bytes_max: int = limits.NAME_BYTES_MAX) -> None:
+    if name and (not name.isprintable() or len(name.encode()) > bytes_max):
+        violations.append(FieldViolation(field, f"is {name[:80]!r}; up to {bytes_max} bytes, printable, are needed"))
 
 
 def _out_of_time(value: int, most: int) -> str:

@@ -134,6 +134,8 @@ def _spec_of(task: scheduler_pb2.Task, body: bytes, trace: bytes) -> Spec:
         task.delay_ms,
         task.expires_in_ms,
         task.time_limit_ms,
+        task.unique_key,
+        task.unique_for_ms,
     )
 
 

@@ -233,6 +233,8 @@ class Context:
         time_limit: float | timedelta = 0.0,
         max_attempts: int = 0,
         plugin_version: str = "",
+        unique: str = "",
+        unique_for: float | timedelta = 0.0,
     ) -> str:
         """Schedules a task together with this one's completion: both are recorded in one commit.
 
@@ -252,9 +254,12 @@ class Context:
             max_attempts: 0 for the handler's own policy.
             plugin_version: the versions of the handler's plugin that may run it, as specifiers of PEP 440: ">=1.2,<2".
                 Empty for any. A leader before 0.2.0 does not read it.
+            unique: while another task with this key is pending or running, the new task is not scheduled; this one's
+                own key is free for it. Empty for no key. With a leader that is too old for it, the attempt fails.
+            unique_for: seconds for which the new task has that key at least, even if it ends before.
 
         Returns:
-            The new task's id.
+            The new task's id. No task has it if another one has the key when this task completes.
 
         Raises:
             ValueError: when a value breaks a limit, or 1,000 tasks or 4 MiB of payload are scheduled already.
@@ -273,6 +278,8 @@ class Context:
             time_limit=time_limit,
             max_attempts=max_attempts,
             plugin_version=plugin_version,
+            unique=unique,
+            unique_for=unique_for,
         )
 
     @property

@@ -41,6 +41,8 @@ class FollowUp:
     time_limit_ms: int
     max_attempts: int
     plugin_version: str = ""
+    unique_key: str = ""
+    unique_for_ms: int = 0
 
 
 class FollowUps:
@@ -68,6 +70,8 @@ class FollowUps:
         time_limit: Delay,
         max_attempts: int,
         plugin_version: str,
+        unique: str = "",
+        unique_for: Delay = 0.0,
     ) -> str:
         """See Context.schedule."""
         name = handler if isinstance(handler, str) else handler.__gowork_handler__.name  # type: ignore[attr-defined]
@@ -83,6 +87,8 @@ class FollowUps:
         _check_range(plugin_version)
         delay_ms = duration_ms("delay", delay, limits.DURATION_MS_MAX)
         time_limit_ms = duration_ms("time_limit", time_limit, limits.DURATION_MS_MAX)
+        unique_for_ms = duration_ms("unique_for", unique_for, limits.DURATION_MS_MAX)
+        _check_key(unique, unique_for_ms)
         attempts = whole("max_attempts", max_attempts, 0, limits.ATTEMPTS_MAX)
         with self._lock:
             if len(self.tasks) >= limits.FOLLOW_UPS_MAX:
@@ -112,6 +118,8 @@ class FollowUps:
                     time_limit_ms,
                     attempts,
                     plugin_version,
+                    unique,
+                    unique_for_ms,
                 )
             )
             self._payload_bytes = payload_bytes
@@ -121,6 +129,17 @@ class FollowUps:
 def _check_name(field: str, name: str) -> None:
     if name and (not name.isprintable() or len(name.encode(errors="replace")) > limits.NAME_BYTES_MAX):
         raise ValueError(f"{field}: {name!r:.200} is not at most {limits.NAME_BYTES_MAX} printable bytes")
+
+
+def _check_key(unique: str, unique_for_ms: int) -> None:
+    if not unique:
+        if unique_for_ms:
+            raise ValueError("unique_for: it is set without unique; give the key that stays taken, too")
+        return
+    if not _is_text(unique, 1, limits.UNIQUE_KEY_BYTES_MAX) or not unique.isprintable():
+        raise ValueError(
+            f"unique: {unique!r:.200} is not text of at most {limits.UNIQUE_KEY_BYTES_MAX} printable bytes"
+        )
 
 
 def _check_range(wanted: str) -> None:

@@ -160,5 +160,7 @@ def _fill_follow_up(task: tasks.Task, follow_up: FollowUp) -> None:
     task.delay_ms = follow_up.delay_ms
     task.time_limit_ms = follow_up.time_limit_ms
     task.plugin_version = follow_up.plugin_version
+    task.unique_key = follow_up.unique_key
+    task.unique_for_ms = follow_up.unique_for_ms
     if follow_up.max_attempts:
         task.retry.max_attempts = follow_up.max_attempts

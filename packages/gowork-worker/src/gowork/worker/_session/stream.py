@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import grpc
@@ -60,6 +60,8 @@ class SessionStream:
         self._silence = asyncio.timeout(None)
         #: Whether another leader leads, while this one is silent.
         self._is_succeeded = False
+        #: Whether the leader heeds unique keys of follow-ups.
+        self._heeds_unique_keys = False
         #: Digests of descriptions that the leader asks for.
         self._asked: deque[str] = deque(maxlen=limits.HANDLERS_MAX)
         self._call: Any = session_pb2_grpc.SessionServiceStub(channel).Connect()
@@ -117,6 +119,7 @@ class SessionStream:
             AioRpcError: when the stream breaks.
             SessionEnded: when the leader does not answer any more.
         """
+        self._heeds_unique_keys = first.welcome.heeds_unique_keys
         self._supervisor.start_session(first)
         self._asked.extend(first.describe)
         silent = False
@@ -186,6 +189,8 @@ class SessionStream:
                 wake.clear()
                 request = supervisor.take(_FRAME_BYTES_MAX)
                 if request is not None:
+                    if not self._heeds_unique_keys:
+                        _fail_unique(request.reports)
                     await self._call.write(request)
                 while self._asked:
                     # An empty frame would be a heartbeat.
@@ -257,6 +262,20 @@ async def _status(call: Any) -> grpc.aio.AioRpcError | None:
     return grpc.aio.AioRpcError(
         code, await call.initial_metadata(), await call.trailing_metadata(), details=await call.details()
     )
+
+
+def _fail_unique(reports: Iterable[session.Report]) -> None:
+    """Fails the attempts that scheduled tasks with unique keys, because the leader would schedule them without."""
+    for report in reports:
+        for task in report.follow_ups:
+            if task.unique_key:
+                failed = session.Report(fence=report.fence, id=report.id, outcome=tasks.ATTEMPT_OUTCOME_FAILED)
+                failed.execution_us, failed.traceparent = report.execution_us, report.traceparent
+                failed.failure.kind = tasks.FAILURE_KIND_REJECTED
+                why = "has a unique key, and the leader is too old for these: upgrade the leader"
+                failed.failure.message = f"the follow-up {task.id!r} {why}"
+                report.CopyFrom(failed)
+                break
 
 
 def handler_info(note: HandlerNote, *, is_default: bool) -> session.HandlerInfo:

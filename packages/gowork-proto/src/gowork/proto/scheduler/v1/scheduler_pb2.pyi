@@ -290,8 +290,8 @@ Global___WaitCode: _TypeAlias = WaitCode  # noqa: Y015
 
 @_typing.final
 class Task(_message.Message):
-    """Task is one piece of work. The client that schedules it sets fields 1 to 19, and 34. The leader sets status and the fields from 20
-    to 33, and ignores them on input.
+    """Task is one piece of work. The client that schedules it sets fields 1 to 19, 34, 60 and 61. The leader sets status and the fields
+    from 20 to 33, and ignores them on input.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -370,6 +370,8 @@ class Task(_message.Message):
     WAITING_REASON_FIELD_NUMBER: _builtins.int
     RESULT_IS_EMPTY_DATA_FIELD_NUMBER: _builtins.int
     PLUGIN_VERSION_FIELD_NUMBER: _builtins.int
+    UNIQUE_KEY_FIELD_NUMBER: _builtins.int
+    UNIQUE_FOR_MS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The key of the task: 1 to 256 bytes, printable."""
     payload: _builtins.str
@@ -442,6 +444,15 @@ class Task(_message.Message):
     worker that tells no version, or one that can't be read, gets only tasks without a range. At most 128 bytes; empty means any
     version.
     """
+    unique_key: _builtins.str
+    """No other task is made with this key while the task is pending or running: who schedules one meanwhile is told this task's id. At
+    most 256 bytes, printable; empty means no key. Keys are those of the whole cluster, whatever the queue and the handler. At most
+    1,000,000 are taken at once; then a task with a new one is refused with RESOURCE_EXHAUSTED.
+    """
+    unique_for_ms: _builtins.int
+    """With unique_key: for how long after its submit the task has the key at least, in milliseconds, by the leader's clock. If the task
+    ends before, the key stays taken until then, unless the task is removed by its id. At most 10 years; 0: until it has ended.
+    """
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """At most 64, keys of 1 to 63 bytes, values of at most 253."""
@@ -503,10 +514,12 @@ class Task(_message.Message):
         waiting_reason: _builtins.str = ...,
         result_is_empty_data: _builtins.bool = ...,
         plugin_version: _builtins.str = ...,
+        unique_key: _builtins.str = ...,
+        unique_for_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_status", b"_status", "failure", b"failure", "priority", b"priority", "progress", b"progress", "retry", b"retry", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_status", b"_status", "attempts", b"attempts", "attempts_used", b"attempts_used", "cancel_requested", b"cancel_requested", "concurrency_key", b"concurrency_key", "created_at_ms", b"created_at_ms", "data", b"data", "delay_ms", b"delay_ms", "expires_at_ms", b"expires_at_ms", "expires_in_ms", b"expires_in_ms", "failure", b"failure", "fence", b"fence", "finished_at_ms", b"finished_at_ms", "handler", b"handler", "id", b"id", "labels", b"labels", "payload", b"payload", "payload_form", b"payload_form", "plugin_version", b"plugin_version", "priority", b"priority", "progress", b"progress", "queue", b"queue", "result", b"result", "result_data", b"result_data", "result_is_empty_data", b"result_is_empty_data", "retry", b"retry", "run_at_ms", b"run_at_ms", "selector", b"selector", "started_at_ms", b"started_at_ms", "status", b"status", "time_limit_ms", b"time_limit_ms", "traceparent", b"traceparent", "tracestate", b"tracestate", "waiting_reason", b"waiting_reason", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_status", b"_status", "attempts", b"attempts", "attempts_used", b"attempts_used", "cancel_requested", b"cancel_requested", "concurrency_key", b"concurrency_key", "created_at_ms", b"created_at_ms", "data", b"data", "delay_ms", b"delay_ms", "expires_at_ms", b"expires_at_ms", "expires_in_ms", b"expires_in_ms", "failure", b"failure", "fence", b"fence", "finished_at_ms", b"finished_at_ms", "handler", b"handler", "id", b"id", "labels", b"labels", "payload", b"payload", "payload_form", b"payload_form", "plugin_version", b"plugin_version", "priority", b"priority", "progress", b"progress", "queue", b"queue", "result", b"result", "result_data", b"result_data", "result_is_empty_data", b"result_is_empty_data", "retry", b"retry", "run_at_ms", b"run_at_ms", "selector", b"selector", "started_at_ms", b"started_at_ms", "status", b"status", "time_limit_ms", b"time_limit_ms", "traceparent", b"traceparent", "tracestate", b"tracestate", "unique_for_ms", b"unique_for_ms", "unique_key", b"unique_key", "waiting_reason", b"waiting_reason", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
     _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
@@ -703,12 +716,17 @@ Global___ScheduleTaskRequest: _TypeAlias = ScheduleTaskRequest  # noqa: Y015
 class ScheduleTaskResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    HOLDER_ID_FIELD_NUMBER: _builtins.int
+    holder_id: _builtins.str
+    """The id of the task that has the unique_key. Then no task was made. Empty: the task is on disk."""
     def __init__(
         self,
+        *,
+        holder_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["holder_id", b"holder_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -830,18 +848,22 @@ class SubmissionAnswer(_message.Message):
 
     NUMBER_FIELD_NUMBER: _builtins.int
     REFUSAL_FIELD_NUMBER: _builtins.int
+    HOLDER_ID_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     refusal: _builtins.bytes
-    """A serialized google.rpc.Status: why the task was refused. Not set: it is on disk."""
+    """A serialized google.rpc.Status: why the task was refused. Not set: it is on disk, or another one has its key."""
+    holder_id: _builtins.str
+    """As in ScheduleTaskResponse."""
     def __init__(
         self,
         *,
         number: _builtins.int = ...,
         refusal: _builtins.bytes | None = ...,
+        holder_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_refusal", b"_refusal", "refusal", b"refusal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_refusal", b"_refusal", "number", b"number", "refusal", b"refusal"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_refusal", b"_refusal", "holder_id", b"holder_id", "number", b"number", "refusal", b"refusal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__refusal: _TypeAlias = _typing.Literal["refusal"]  # noqa: Y015
     _WhichOneofArgType__refusal: _TypeAlias = _typing.Literal["_refusal", b"_refusal"]  # noqa: Y015
@@ -1057,21 +1079,49 @@ Global___ScheduleTasksRequest: _TypeAlias = ScheduleTasksRequest  # noqa: Y015
 class ScheduleTasksResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class HolderIdsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.int
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.int = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     CREATED_FIELD_NUMBER: _builtins.int
     EXISTING_FIELD_NUMBER: _builtins.int
+    HOLDER_IDS_FIELD_NUMBER: _builtins.int
     created: _builtins.int
     """How many were new."""
     existing: _builtins.int
     """How many were there already, the same in every field."""
+    @_builtins.property
+    def holder_ids(self) -> _containers.ScalarMap[_builtins.int, _builtins.str]:
+        """For each of the others, by its place in the request: the id of the task that has its unique_key. That may be an earlier one of the
+        same request. No task was made for these.
+        """
+
     def __init__(
         self,
         *,
         created: _builtins.int = ...,
         existing: _builtins.int = ...,
+        holder_ids: _abc.Mapping[_builtins.int, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "existing", b"existing"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "existing", b"existing", "holder_ids", b"holder_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -163,7 +163,8 @@ class SchedulerServiceServicer(object):
     """
 
     def ScheduleTask(self, request, context):
-        """ScheduleTask adds one task. The id is the idempotency key: the same task again succeeds and changes nothing.
+        """ScheduleTask adds one task. The id is the idempotency key: the same task again succeeds and changes nothing. While another task has
+        its unique_key, no task is made, and the answer names that one.
 
         INVALID_ARGUMENT for a missing task, an empty id, an empty payload on a task that names no handler, or a broken
         limit; ALREADY_EXISTS when the id is taken by another task; RESOURCE_EXHAUSTED when the store takes no more, or
@@ -291,8 +292,8 @@ class SchedulerServiceServicer(object):
         """RetryTask puts a task that has ended with ERROR or CANCELLED back into its queue, as new: its attempts stay on
         record and count no more. A pending or running task is left as it is.
 
-        NOT_FOUND for an unknown id; FAILED_PRECONDITION when it has completed, or has expired by the clock; RESOURCE_EXHAUSTED when
-        no more tasks may be pending.
+        NOT_FOUND for an unknown id; FAILED_PRECONDITION when it has completed, has expired by the clock, or when another task has its
+        unique_key (KEY_TAKEN); RESOURCE_EXHAUSTED when no more tasks may be pending.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -38,7 +38,8 @@ class SchedulerServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> SchedulerServiceAsyncStub: ...
     ScheduleTask: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.ScheduleTaskRequest, _scheduler_pb2.ScheduleTaskResponse]
-    """ScheduleTask adds one task. The id is the idempotency key: the same task again succeeds and changes nothing.
+    """ScheduleTask adds one task. The id is the idempotency key: the same task again succeeds and changes nothing. While another task has
+    its unique_key, no task is made, and the answer names that one.
 
     INVALID_ARGUMENT for a missing task, an empty id, an empty payload on a task that names no handler, or a broken
     limit; ALREADY_EXISTS when the id is taken by another task; RESOURCE_EXHAUSTED when the store takes no more, or
@@ -108,8 +109,8 @@ class SchedulerServiceStub:
     """RetryTask puts a task that has ended with ERROR or CANCELLED back into its queue, as new: its attempts stay on
     record and count no more. A pending or running task is left as it is.
 
-    NOT_FOUND for an unknown id; FAILED_PRECONDITION when it has completed, or has expired by the clock; RESOURCE_EXHAUSTED when
-    no more tasks may be pending.
+    NOT_FOUND for an unknown id; FAILED_PRECONDITION when it has completed, has expired by the clock, or when another task has its
+    unique_key (KEY_TAKEN); RESOURCE_EXHAUSTED when no more tasks may be pending.
     """
     TaskProgress: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.TaskProgressRequest, _scheduler_pb2.TaskProgressResponse]
     """TaskProgress tells how far a callback worker has come with the task that it was dialled with. Workers with a session
@@ -154,7 +155,8 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ScheduleTask: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ScheduleTaskRequest, _scheduler_pb2.ScheduleTaskResponse]  # type: ignore[assignment]
-    """ScheduleTask adds one task. The id is the idempotency key: the same task again succeeds and changes nothing.
+    """ScheduleTask adds one task. The id is the idempotency key: the same task again succeeds and changes nothing. While another task has
+    its unique_key, no task is made, and the answer names that one.
 
     INVALID_ARGUMENT for a missing task, an empty id, an empty payload on a task that names no handler, or a broken
     limit; ALREADY_EXISTS when the id is taken by another task; RESOURCE_EXHAUSTED when the store takes no more, or
@@ -224,8 +226,8 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     """RetryTask puts a task that has ended with ERROR or CANCELLED back into its queue, as new: its attempts stay on
     record and count no more. A pending or running task is left as it is.
 
-    NOT_FOUND for an unknown id; FAILED_PRECONDITION when it has completed, or has expired by the clock; RESOURCE_EXHAUSTED when
-    no more tasks may be pending.
+    NOT_FOUND for an unknown id; FAILED_PRECONDITION when it has completed, has expired by the clock, or when another task has its
+    unique_key (KEY_TAKEN); RESOURCE_EXHAUSTED when no more tasks may be pending.
     """
     TaskProgress: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.TaskProgressRequest, _scheduler_pb2.TaskProgressResponse]  # type: ignore[assignment]
     """TaskProgress tells how far a callback worker has come with the task that it was dialled with. Workers with a session
@@ -273,7 +275,8 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _scheduler_pb2.ScheduleTaskRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_scheduler_pb2.ScheduleTaskResponse, _abc.Awaitable[_scheduler_pb2.ScheduleTaskResponse]]:
-        """ScheduleTask adds one task. The id is the idempotency key: the same task again succeeds and changes nothing.
+        """ScheduleTask adds one task. The id is the idempotency key: the same task again succeeds and changes nothing. While another task has
+        its unique_key, no task is made, and the answer names that one.
 
         INVALID_ARGUMENT for a missing task, an empty id, an empty payload on a task that names no handler, or a broken
         limit; ALREADY_EXISTS when the id is taken by another task; RESOURCE_EXHAUSTED when the store takes no more, or
@@ -427,8 +430,8 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         """RetryTask puts a task that has ended with ERROR or CANCELLED back into its queue, as new: its attempts stay on
         record and count no more. A pending or running task is left as it is.
 
-        NOT_FOUND for an unknown id; FAILED_PRECONDITION when it has completed, or has expired by the clock; RESOURCE_EXHAUSTED when
-        no more tasks may be pending.
+        NOT_FOUND for an unknown id; FAILED_PRECONDITION when it has completed, has expired by the clock, or when another task has its
+        unique_key (KEY_TAKEN); RESOURCE_EXHAUSTED when no more tasks may be pending.
         """
 
     @_abc_1.abstractmethod

@@ -609,6 +609,7 @@ class Welcome(_message.Message):
     RECONNECT_GRACE_MS_FIELD_NUMBER: _builtins.int
     READS_COMPLETIONS_FIELD_NUMBER: _builtins.int
     HEEDS_QUEUES_FIELD_NUMBER: _builtins.int
+    HEEDS_UNIQUE_KEYS_FIELD_NUMBER: _builtins.int
     term: _builtins.int
     """The leader's term. Workers ignore sessions of a lower term than they have seen."""
     lease_ms: _builtins.int
@@ -621,6 +622,8 @@ class Welcome(_message.Message):
     """The leader reads Completions. Without it, which is what older leaders say, send each report as a Report."""
     heeds_queues: _builtins.bool
     """The leader heeds Hello.queues."""
+    heeds_unique_keys: _builtins.bool
+    """The leader heeds the unique_key of follow-ups. At any other one, a worker must fail an attempt that scheduled such a task."""
     def __init__(
         self,
         *,
@@ -630,10 +633,11 @@ class Welcome(_message.Message):
         reconnect_grace_ms: _builtins.int = ...,
         reads_completions: _builtins.bool = ...,
         heeds_queues: _builtins.bool = ...,
+        heeds_unique_keys: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_ms", b"heartbeat_ms", "heeds_queues", b"heeds_queues", "lease_ms", b"lease_ms", "reads_completions", b"reads_completions", "reconnect_grace_ms", b"reconnect_grace_ms", "term", b"term"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_ms", b"heartbeat_ms", "heeds_queues", b"heeds_queues", "heeds_unique_keys", b"heeds_unique_keys", "lease_ms", b"lease_ms", "reads_completions", b"reads_completions", "reconnect_grace_ms", b"reconnect_grace_ms", "term", b"term"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
