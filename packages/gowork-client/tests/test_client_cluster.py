@@ -19,6 +19,7 @@ from gowork.client import (
     AlreadyExists,
     AsyncClient,
     AttemptOutcome,
+    CancelledTasks,
     Client,
     FailedPrecondition,
     FailureKind,
@@ -28,6 +29,7 @@ from gowork.client import (
     NewTask,
     NotFound,
     Priority,
+    RetriedTasks,
     RetryPolicy,
     TaskCancelled,
     TaskFailed,
@@ -483,6 +485,24 @@ class TestKeeping:
         with pytest.raises(InvalidArgument):
             client.purge()
 
+    def test_what_a_filter_selects_is_cancelled_and_run_again(self, client: Client, mark: str) -> None:
+        ids = [self.failed(client, mark) for _ in range(3)]
+        waits = client.schedule(21, handler="double", labels={"mark": mark}, delay=3600)
+        told: list[object] = []
+        assert client.cancel_many(labels={"mark": mark}, progress=told.append) == CancelledTasks(cancelled=1)
+        assert told == [CancelledTasks(1, 0)]
+        assert client.get(waits.id).status is TaskStatus.CANCELLED
+        told.clear()
+        assert client.retry_many(labels={"mark": mark}, progress=told.append) == RetriedTasks(retried=3)
+        assert told == [RetriedTasks(3, 0)]
+        tasks = client.wait(ids)
+        assert [len(client.get(task.id).attempts) for task in tasks] == [2, 2, 2]
+        assert client.retry_many("status = CANCELLED", labels={"mark": mark}) == RetriedTasks(retried=1)
+        assert client.get(waits.id).status is TaskStatus.PENDING
+        for nothing in (client.cancel_many, client.retry_many):
+            with pytest.raises(InvalidArgument, match="filter"):
+                nothing()
+
     def test_a_watch_tells_of_removals(self, client: Client, mark: str) -> None:
         removed: list[str] = []
         id = self.failed(client, mark)
@@ -507,6 +527,10 @@ class TestKeeping:
             await handle.wait()
             await client.retry(handle.id)
             await client.handle(handle.id).wait()
-            assert await client.purge(labels={"mark": mark}) == 1
+            assert await client.retry_many(labels={"mark": mark}) == RetriedTasks(1)
+            await client.handle(handle.id).wait()
+            await client.schedule(21, labels={"mark": mark}, delay=3600)
+            assert await client.cancel_many(labels={"mark": mark}) == CancelledTasks(1)
+            assert await client.purge(labels={"mark": mark}) == 2
             await client.backup(tmp_path / "backup")
         assert (tmp_path / "backup").stat().st_size > 0

@@ -18,7 +18,7 @@ from gowork.leader._core import roster
 from gowork.leader._core.apply import _APPLIERS
 from gowork.leader._core.effects import Grant, GrantTasks
 from gowork.leader._core.kinds import WORKER_DRAINS
-from gowork.leader._core.model import LaneKey, Outcome, Place, Priority, RetryPolicy, Status
+from gowork.leader._core.model import LaneKey, Outcome, Place, Priority, RetryPolicy, Spec, Standing, Status
 from gowork.leader._core.roster import Need
 from gowork.leader._core.state import Settings, Worker
 
@@ -38,6 +38,14 @@ SMALL = Settings(window_tasks=3, lane_page=4, lane_tasks_min=1, timers_max=8)
 
 def test_every_change_can_be_applied():
     assert set(_APPLIERS) == set(get_args(ch.Change))
+
+
+def _selects(spec: Spec, standing: Standing) -> bool:
+    return True
+
+
+def _by_seq(chosen: cmd.Chosen) -> int:
+    return chosen.seq
 
 
 def reporting(connection: int, fence: int, id: str, outcome: Outcome, *, by_columns: bool) -> cmd.ReceiveFrame:
@@ -125,6 +133,20 @@ class Cluster(RuleBasedStateMachine):
             assert self.core.status(id) is Status.PENDING
         elif before is not None:
             assert self.core.stored[id] == before
+
+    @rule(ids=st.lists(IDS, unique=True), again=st.booleans())
+    def cancel_or_retry_several(self, ids: list[str], again: bool) -> None:
+        chosen = sorted((cmd.Chosen(id, self.core.task(id).seq) for id in ids if id in self.core.stored), key=_by_seq)
+        before = {id: standing for id, (_, _, standing) in self.core.stored.items()}
+        if again:
+            self.core.do(cmd.RetryTasks(chosen, _selects, 0))
+        else:
+            self.core.do(cmd.CancelTasks(chosen, _selects))
+        for id, (_, _, standing) in self.core.stored.items():
+            if before[id].status is Status.COMPLETED or id not in ids:
+                assert standing == before[id]
+            elif not again:
+                assert standing.status > Status.RUNNING or standing.cancel_requested
 
     @rule(id=IDS)
     def purge(self, id: str) -> None:

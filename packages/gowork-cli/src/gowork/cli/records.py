@@ -330,6 +330,11 @@ def _failure(task: TaskInfo, *, whole: bool) -> Record | None:
     return record
 
 
+def failures_record(tasks: int, first: datetime | None, last: datetime | None, example: str) -> Record:
+    """Converts what is known of failed tasks that were grouped: how many, when, and the id of one of them."""
+    return {"tasks": tasks, "first_failed_at": _time(first), "last_failed_at": _time(last), "example": example}
+
+
 def _time(moment: datetime | None) -> str | None:
     if moment is None:
         return None

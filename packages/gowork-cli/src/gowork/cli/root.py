@@ -19,6 +19,7 @@ _OWN = {
     "docs": "gowork.cli.commands.docs:docs",
     "doctor": "gowork.cli.commands.doctor:doctor",
     "drain": "gowork.cli.commands.drain:drain",
+    "failures": "gowork.cli.commands.failures:failures",
     "handlers": "gowork.cli.commands.handlers:handlers",
     "keys": "gowork.cli.commands.keys:keys",
     "tokens": "gowork.cli.commands.tokens:tokens",

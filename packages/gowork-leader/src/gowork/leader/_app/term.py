@@ -37,6 +37,7 @@ from gowork.leader._rpc.queues import QueueControl
 from gowork.leader._rpc.routing import EffectRouter
 from gowork.leader._rpc.scheduling import Scheduling
 from gowork.leader._rpc.scopes import Scopes
+from gowork.leader._rpc.selecting import Selecting
 from gowork.leader._rpc.services import compose
 from gowork.leader._rpc.sessions import Sessions
 from gowork.leader._version import __version__
@@ -109,6 +110,7 @@ class Term:
                     QueueControl(engine),
                     Following(engine, store),
                     Keeping(engine, store),
+                    Selecting(engine, store),
                     Overview(engine, store, counts, __version__),
                 ),
                 "worker.v1.SessionService": (self._sessions,),

@@ -14,6 +14,9 @@ from gowork.leader._core.model import COMPLETED, Brief, Now, Spec, Standing, Sta
 from gowork.leader._core.state import State
 from gowork.leader._core.tasks import has_expired, no_room, no_room_in_queues, task_unknown
 
+#: The statuses from which a task may run again.
+RETRIED = frozenset({Status.ERROR, Status.CANCELLED})
+
 
 def retry_task(state: State, command: cmd.RetryTask, now: Now) -> Decision:
     """Puts a task that ended without completing back in its lane, in its old place, as if it were new."""
@@ -34,6 +37,36 @@ def retry_task(state: State, command: cmd.RetryTask, now: Now) -> Decision:
         return Decision(refusal)
     decision = Decision()
     decision.changes.append(ch.TaskMoved(command.id, _anew(task.spec, standing, now)))
+    return decision
+
+
+def retry_tasks(state: State, command: cmd.RetryTasks, now: Now) -> Decision:
+    """Does so to those of these tasks that have not changed since they were selected, as far as there is room."""
+    found = [
+        task
+        for id, seq in command.tasks
+        if (task := state.tasks.get(id)) is not None
+        and task.seq == seq
+        and task.changed <= command.changed_max
+        and task.standing.status in RETRIED
+        and command.selects(task.spec, task.standing)
+    ]
+    again = [task for task in found if not has_expired(task.spec, now)]
+    last_seq = command.tasks[-1].seq if command.tasks else 0
+    while again:
+        specs = [task.spec for task in again]
+        refusal = no_room(state, specs) or no_room_in_queues(state, specs, command.queue_pending_max)
+        if refusal is None:
+            break
+        if len(again) == 1:
+            return Decision(refusal)
+        # There may be room for some of them.
+        del again[len(again) // 2 :]
+        last_seq = again[-1].seq
+    decision = Decision()
+    decision.changes += [ch.TaskMoved(task.spec.id, _anew(task.spec, task.standing, now)) for task in again]
+    seen = sum(task.seq <= last_seq for task in found)
+    decision.answer = cmd.Retried(len(again), seen - len(again), last_seq)
     return decision
 
 

@@ -150,16 +150,39 @@ def cancel(state: State, command: cmd.Cancel, now: Now) -> Decision:
         return Decision(task_unknown(command.id))
     standing = task.standing
     decision = Decision()
-    if standing.status is Status.PENDING:
-        decision.changes.append(ch.TaskMoved(command.id, ended(standing, Status.CANCELLED, None, now)))
-    elif standing.status is Status.RUNNING:
-        if not standing.cancel_requested:
-            decision.changes.append(ch.TaskMoved(command.id, cancelling(standing)))
-        request_stop(state, task, now, decision)
-    elif standing.status is not Status.CANCELLED:
+    if not _cancel(state, task, now, decision) and standing.status is not Status.CANCELLED:
         message = f"task {command.id!r} has finished with {standing.status.name}; it can't be cancelled any more"
         decision.answer = cmd.Refused(cmd.TASK_FINISHED, message)
     return decision
+
+
+def cancel_tasks(state: State, command: cmd.CancelTasks, now: Now) -> Decision:
+    """Does so to each of these tasks that is still selected, and leaves the others alone."""
+    decision = Decision()
+    pending = running = 0
+    for id, seq in command.tasks:
+        task = state.tasks.get(id)
+        if task is None or task.seq != seq or not command.selects(task.spec, task.standing):
+            continue
+        if _cancel(state, task, now, decision):
+            pending += task.standing.status is Status.PENDING
+            running += task.standing.status is Status.RUNNING
+    decision.answer = cmd.Cancelled(pending, running)
+    return decision
+
+
+def _cancel(state: State, task: Task, now: Now, decision: Decision) -> bool:
+    """Cancels a task that has not finished. Returns whether it had not."""
+    id, standing = task.spec.id, task.standing
+    if standing.status is Status.PENDING:
+        decision.changes.append(ch.TaskMoved(id, ended(standing, Status.CANCELLED, None, now)))
+        return True
+    if standing.status is Status.RUNNING:
+        if not standing.cancel_requested:
+            decision.changes.append(ch.TaskMoved(id, cancelling(standing)))
+        request_stop(state, task, now, decision)
+        return True
+    return False
 
 
 def task_unknown(id: str) -> cmd.Refused:

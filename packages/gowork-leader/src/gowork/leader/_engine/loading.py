@@ -119,6 +119,8 @@ def named(command: object) -> Sequence[str]:
             return [spec.id for spec in command.specs]
         case cmd.Cancel() | cmd.CompleteTask() | cmd.TellProgress() | cmd.RetryTask():
             return (command.id,)
+        case cmd.CancelTasks() | cmd.RetryTasks():
+            return [task.id for task in command.tasks]
         case _:
             return ()
 

@@ -48,7 +48,7 @@ class Scopes:
             f"{_TASKS}ScheduleTask": _check_new,
             f"{_TASKS}ScheduleTasks": _check_new,
             f"{_TASKS}WaitTasks": several,
-            f"{_TASKS}ListTasks": _check_filter,
+            **{f"{_TASKS}{name}": _check_filter for name in ("ListTasks", "CancelTasks", "RetryTasks")},
             f"{_TASKS}WatchTasks": _check_watch,
             f"{_TASKS}PurgeTasks": self._check_purge,
             **{f"{_TASKS}{name}": _check_queue for name in ("PauseQueue", "ResumeQueue", "ConfigureQueue")},

@@ -1,0 +1,83 @@
+"""Both clients change tasks by filter page by page, and go on where a leader went away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import pytest
+
+from gowork.client import AsyncClient, CancelledTasks, Client, LeaderTooOld, ResourceExhausted, RetriedTasks
+from gowork.proto.status import Refusal
+
+UNAVAILABLE = Refusal(grpc.StatusCode.UNAVAILABLE, "LEADER_LOST", "the leader went away")
+FULL = Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_TASKS", "no more may be pending")
+
+
+def blocking(address: str, name: str, *arguments: object, **options: object) -> Any:
+    with Client(address, timeout=120) as client:
+        return getattr(client, name)(*arguments, **options)
+
+
+def with_asyncio(address: str, name: str, *arguments: object, **options: object) -> Any:
+    async def run() -> Any:
+        async with AsyncClient(address, timeout=120) as client:
+            return await getattr(client, name)(*arguments, **options)
+
+    return asyncio.run(run())
+
+
+@pytest.fixture(params=[blocking, with_asyncio])
+def do(request: pytest.FixtureRequest) -> Callable[..., Any]:
+    """Makes a call with one client."""
+    return request.param
+
+
+def tokens(scripted: Any, method: str) -> list[str]:
+    return [request.page_token for request in scripted.requests[method]]
+
+
+def test_pages_are_asked_for_until_there_are_no_more(do: Callable[..., Any], scripted: Any) -> None:
+    told: list[object] = []
+    done = do(scripted.address, "cancel_many", "queue = q", progress=told.append, handler="h")
+    assert done == CancelledTasks(cancelled=6, asked=3)
+    assert told == [CancelledTasks(2, 1), CancelledTasks(4, 2), CancelledTasks(6, 3)]
+    assert tokens(scripted, "CancelTasks") == ["", "second", "third"]
+    assert {request.filter for request in scripted.requests["CancelTasks"]} == {'queue = q AND handler = "h"'}
+    told.clear()
+    done = do(scripted.address, "retry_many", status="CANCELLED", progress=told.append)
+    assert done == RetriedTasks(retried=4, expired=2)
+    assert told == [RetriedTasks(2, 1), RetriedTasks(4, 2)]
+    assert {request.filter for request in scripted.requests["RetryTasks"]} == {"status = CANCELLED"}
+
+
+@pytest.mark.parametrize(("name", "method"), [("cancel_many", "CancelTasks"), ("retry_many", "RetryTasks")])
+def test_a_page_whose_leader_went_away_is_asked_for_again(
+    do: Callable[..., Any], scripted: Any, name: str, method: str
+) -> None:
+    scripted.breaks_after(method, UNAVAILABLE)
+    do(scripted.address, name, "id = a")
+    assert tokens(scripted, method) == ["", "", "second", "third"]
+
+
+def test_what_was_done_before_a_refusal_was_told(do: Callable[..., Any], scripted: Any) -> None:
+    def refuse() -> None:
+        raise FULL
+
+    told: list[object] = []
+    for fault in (lambda: None, lambda: None, refuse):
+        scripted.run_next("RetryTasks", fault)
+    with pytest.raises(ResourceExhausted, match="no more may be pending"):
+        do(scripted.address, "retry_many", "id = a", progress=told.append)
+    assert told == [RetriedTasks(2, 1)]
+
+
+@pytest.mark.parametrize(("name", "method"), [("cancel_many", "CancelTasks"), ("retry_many", "RetryTasks")])
+def test_an_older_leader_is_named_with_what_it_lacks(
+    do: Callable[..., Any], scripted: Any, name: str, method: str
+) -> None:
+    scripted.lacks.add(method)
+    with pytest.raises(LeaderTooOld, match=f"it has no {method}"):
+        do(scripted.address, name, "id = a")
