@@ -143,6 +143,21 @@ class SchedulerServiceStub:
 
     UNIMPLEMENTED when the store is not one file; RESOURCE_EXHAUSTED while another backup runs, or when there is no room for it.
     """
+    CancelTasks: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.CancelTasksRequest, _scheduler_pb2.CancelTasksResponse]
+    """CancelTasks does what CancelTask does to the unfinished tasks that a filter selects, at most 1,000 in one call, the first that were
+    submitted first. Call it again with next_page_token until that is empty. A call may be repeated. Tasks that are submitted after the
+    first call are left alone.
+
+    INVALID_ARGUMENT for an empty filter, or one that does not parse.
+    """
+    RetryTasks: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.RetryTasksRequest, _scheduler_pb2.RetryTasksResponse]
+    """RetryTasks does what RetryTask does to the failed tasks that a filter selects, at most 1,000 in one call. The first call runs none: it
+    answers the next_page_token, which stands for what had ended by then. Call it again with that until it is empty. A task that
+    ends again meanwhile is not run once more, so that a call may be repeated.
+
+    INVALID_ARGUMENT for an empty filter, or one that does not parse; RESOURCE_EXHAUSTED when not even one more task may be pending: call
+    again with the same token when some have run.
+    """
 
 @_typing.type_check_only
 class SchedulerServiceAsyncStub(SchedulerServiceStub):
@@ -258,6 +273,21 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     `gowork-leader --restore`.
 
     UNIMPLEMENTED when the store is not one file; RESOURCE_EXHAUSTED while another backup runs, or when there is no room for it.
+    """
+    CancelTasks: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.CancelTasksRequest, _scheduler_pb2.CancelTasksResponse]  # type: ignore[assignment]
+    """CancelTasks does what CancelTask does to the unfinished tasks that a filter selects, at most 1,000 in one call, the first that were
+    submitted first. Call it again with next_page_token until that is empty. A call may be repeated. Tasks that are submitted after the
+    first call are left alone.
+
+    INVALID_ARGUMENT for an empty filter, or one that does not parse.
+    """
+    RetryTasks: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.RetryTasksRequest, _scheduler_pb2.RetryTasksResponse]  # type: ignore[assignment]
+    """RetryTasks does what RetryTask does to the failed tasks that a filter selects, at most 1,000 in one call. The first call runs none: it
+    answers the next_page_token, which stands for what had ended by then. Call it again with that until it is empty. A task that
+    ends again meanwhile is not run once more, so that a call may be repeated.
+
+    INVALID_ARGUMENT for an empty filter, or one that does not parse; RESOURCE_EXHAUSTED when not even one more task may be pending: call
+    again with the same token when some have run.
     """
 
 class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -509,6 +539,33 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         `gowork-leader --restore`.
 
         UNIMPLEMENTED when the store is not one file; RESOURCE_EXHAUSTED while another backup runs, or when there is no room for it.
+        """
+
+    @_abc_1.abstractmethod
+    def CancelTasks(
+        self,
+        request: _scheduler_pb2.CancelTasksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scheduler_pb2.CancelTasksResponse, _abc.Awaitable[_scheduler_pb2.CancelTasksResponse]]:
+        """CancelTasks does what CancelTask does to the unfinished tasks that a filter selects, at most 1,000 in one call, the first that were
+        submitted first. Call it again with next_page_token until that is empty. A call may be repeated. Tasks that are submitted after the
+        first call are left alone.
+
+        INVALID_ARGUMENT for an empty filter, or one that does not parse.
+        """
+
+    @_abc_1.abstractmethod
+    def RetryTasks(
+        self,
+        request: _scheduler_pb2.RetryTasksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scheduler_pb2.RetryTasksResponse, _abc.Awaitable[_scheduler_pb2.RetryTasksResponse]]:
+        """RetryTasks does what RetryTask does to the failed tasks that a filter selects, at most 1,000 in one call. The first call runs none: it
+        answers the next_page_token, which stands for what had ended by then. Call it again with that until it is empty. A task that
+        ends again meanwhile is not run once more, so that a call may be repeated.
+
+        INVALID_ARGUMENT for an empty filter, or one that does not parse; RESOURCE_EXHAUSTED when not even one more task may be pending: call
+        again with the same token when some have run.
         """
 
 def add_SchedulerServiceServicer_to_server(servicer: SchedulerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
