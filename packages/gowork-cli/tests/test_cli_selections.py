@@ -1,4 +1,4 @@
-"""`gowork cancel` and `gowork retry` by filter, and `gowork failures`, against a real cluster."""
+"""`gowork cancel` and `gowork retry` by filter, `gowork change` and `gowork failures`, against a real cluster."""
 
 from __future__ import annotations
 
@@ -171,3 +171,35 @@ def test_a_long_or_an_empty_message_is_a_group_too() -> None:
     assert [(group.message, group.tasks) for group in groups] == [("", 2), ("x" * 200, 1)]
     without = failures._grouped([TaskInfo("a", TaskStatus.ERROR)], ("handler", "kind", "message"))
     assert [(group.handler, group.kind, group.message, group.example) for group in without] == [("", "", "", "")]
+
+
+def test_a_task_that_waits_is_changed_and_one_that_has_finished_is_refused(gowork, mark: str) -> None:
+    add_waiting(gowork, mark, 1)
+    gowork("add", f"{mark}-done", "21", "--handler", "double", "--wait")
+    chosen = ("change", f"{mark}-0", f"{mark}-done", "--priority", "high", "--queue", mark, "--in", "2h")
+    result = gowork(*chosen, "-o", "json")
+    assert result.exit_code == 1
+    assert "has finished with COMPLETED" in result.stderr
+    (task,) = json.loads(result.stdout)
+    assert (task["id"], task["queue"], task["priority"]) == (f"{mark}-0", mark, "HIGH")
+    assert task["changed_fields"] == ["priority", "queue", "run_at"]
+    assert "changed" in gowork("show", f"{mark}-0").stdout
+    shown = gowork("change", f"{mark}-0", "--expires-in", "1h").stdout
+    assert f"{mark}-0" in shown
+    assert gowork("change", f"{mark}-0", "--never-expires", "--at", "2030-01-01T00:00").exit_code == 0
+    task = json.loads(gowork("show", f"{mark}-0", "-o", "json").stdout)
+    assert (task["expires_at"], task["run_at"][:7]) in ((None, "2030-01"), (None, "2029-12"))
+
+
+def test_now_starts_what_was_to_start_later(gowork, mark: str) -> None:
+    gowork("add", mark, "21", "--handler", "double", "--in", "1h")
+    assert gowork("change", mark, "--now").exit_code == 0
+    assert json.loads(gowork("wait", mark, "-o", "json").stdout)[0]["result"] == 42
+
+
+@pytest.mark.parametrize(
+    "words",
+    [[], ["--in", "1h", "--now"], ["--at", "2030-01-01T00:00", "--now"], ["--expires-in", "1h", "--never-expires"]],
+)
+def test_a_change_of_nothing_or_of_one_thing_twice_is_wrong_usage(gowork, words: list[str]) -> None:
+    assert gowork("change", "a", *words).exit_code == 2

@@ -9,7 +9,16 @@ from typing import Any
 import grpc
 import pytest
 
-from gowork.client import AsyncClient, CancelledTasks, Client, LeaderTooOld, ResourceExhausted, RetriedTasks
+from gowork.client import (
+    AsyncClient,
+    CancelledTasks,
+    Client,
+    InvalidArgument,
+    LeaderTooOld,
+    ResourceExhausted,
+    RetriedTasks,
+)
+from gowork.client import _requests as requests
 from gowork.proto.status import Refusal
 
 UNAVAILABLE = Refusal(grpc.StatusCode.UNAVAILABLE, "LEADER_LOST", "the leader went away")
@@ -81,3 +90,34 @@ def test_an_older_leader_is_named_with_what_it_lacks(
     scripted.lacks.add(method)
     with pytest.raises(LeaderTooOld, match=f"it has no {method}"):
         do(scripted.address, name, "id = a")
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({}, "priority"),
+        ({"priority": "URGENT"}, "priority"),
+        ({"queue": 3}, "queue"),
+        ({"delay": -1}, "delay"),
+        ({"delay": 1, "run_at": 1}, "run_at"),
+        ({"expires_in": 1, "expires_at": 1}, "expires_at"),
+        ({"expires_in": "soon"}, "expires_in"),
+    ],
+)
+def test_a_change_that_cannot_be_sent_names_the_argument(
+    do: Callable[..., Any], scripted: Any, options: dict[str, object], field: str
+) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        do(scripted.address, "update", "a", **options)
+    assert [violation.field for violation in caught.value.violations] == [field]
+
+
+def test_an_older_leader_changes_nothing_and_is_named(do: Callable[..., Any], scripted: Any) -> None:
+    with pytest.raises(LeaderTooOld, match="it has no UpdateTask"):
+        do(scripted.address, "update", "a", queue="q")
+
+
+def test_zero_is_sent_and_none_is_not() -> None:
+    options: dict[str, Any] = dict.fromkeys(("priority", "queue", "run_at", "delay", "expires_at", "expires_in"))
+    request = requests.update_request("a", **(options | {"delay": 0, "expires_at": 0, "queue": ""}))
+    assert {field.name for field, _ in request.ListFields()} == {"id", "delay_ms", "expires_at_ms", "queue"}

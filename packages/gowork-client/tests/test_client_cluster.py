@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from own_ports import own_addresses
@@ -503,6 +504,23 @@ class TestKeeping:
             with pytest.raises(InvalidArgument, match="filter"):
                 nothing()
 
+    def test_a_task_that_waits_is_changed(self, client: Client, mark: str) -> None:
+        options: dict[str, Any] = {"handler": "double", "labels": {"mark": mark}, "delay": 3600, "expires_in": 7200}
+        id = client.schedule(21, id=mark, **options).id
+        client.update(id, queue=mark, priority="HIGH", expires_at=0)
+        task = client.get(id)
+        assert (task.queue, task.priority, task.expires_at) == (mark, Priority.HIGH, None)
+        assert task.changed_fields == ("expires_at", "priority", "queue")
+        assert task.changed_at is not None
+        assert client.schedule(21, id=mark, **options).id == id
+        client.update(id, run_at=datetime.now(UTC) + timedelta(hours=2), expires_in=timedelta(hours=3))
+        client.update(id, delay=0)
+        assert client.handle(id).result(int) == 42
+        with pytest.raises(FailedPrecondition, match="finished with COMPLETED"):
+            client.update(id, queue="other")
+        with pytest.raises(NotFound):
+            client.update("nobody", queue="other")
+
     def test_a_watch_tells_of_removals(self, client: Client, mark: str) -> None:
         removed: list[str] = []
         id = self.failed(client, mark)
@@ -529,7 +547,9 @@ class TestKeeping:
             await client.handle(handle.id).wait()
             assert await client.retry_many(labels={"mark": mark}) == RetriedTasks(1)
             await client.handle(handle.id).wait()
-            await client.schedule(21, labels={"mark": mark}, delay=3600)
+            later = await client.schedule(21, labels={"mark": mark}, delay=3600)
+            await client.update(later.id, priority="LOW", queue=mark)
+            assert (await client.get(later.id)).queue == mark
             assert await client.cancel_many(labels={"mark": mark}) == CancelledTasks(1)
             assert await client.purge(labels={"mark": mark}) == 2
             await client.backup(tmp_path / "backup")

@@ -33,7 +33,7 @@ OF_TASKS = {
     f"{TASKS}{name}"
     for name in (
         "CancelTask", "RetryTask", "GetTask", "WaitTask", "WaitTasks", "ExplainTask", "TaskComplete", "TaskProgress",
-        "ScheduleTasks", "SubmitTasks",
+        "ScheduleTasks", "SubmitTasks", "UpdateTask",
     )
 }  # fmt: skip
 SESSION = "worker.v1.SessionService/Connect"
@@ -136,6 +136,23 @@ async def test_a_filter_that_leaves_one_s_own_queue_out_cancels_and_retries_noth
         "a": pb.TASK_STATUS_CANCELLED,
         "b": pb.TASK_STATUS_PENDING,
     }
+
+
+async def test_who_is_bound_changes_own_tasks_and_moves_them_to_own_queues(leader: ServedLeader) -> None:
+    for id, queue in (("a", "other"), ("b", "web")):
+        await with_token(leader, "free").submit(id, queue=queue)
+
+    def change(name: str, **fields: Any) -> Any:
+        return with_token(leader, name).scheduler.UpdateTask(pb.UpdateTaskRequest(**fields), timeout=PATIENCE)
+
+    await out_of_bounds(change("q", id="a", queue="web"))
+    await out_of_bounds(change("q", id="a", priority=pb.TASK_PRIORITY_HIGH))
+    await out_of_bounds(change("q", id="b", queue="other"))
+    await out_of_bounds(change("q", id="b", queue=""))
+    await out_of_bounds(change("h", id="b", priority=pb.TASK_PRIORITY_HIGH))
+    await change("q", id="b", queue="web", priority=pb.TASK_PRIORITY_HIGH)
+    tasks = {task.id: (task.queue, task.priority) for task in await with_token(leader, "free").list()}
+    assert tasks == {"a": ("other", pb.TASK_PRIORITY_LOW), "b": ("web", pb.TASK_PRIORITY_HIGH)}
 
 
 async def test_tasks_of_others_are_not_purged_by_their_ids(leader: ServedLeader) -> None:

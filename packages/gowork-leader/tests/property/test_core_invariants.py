@@ -11,6 +11,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from leader_core import Core, spec
+from leader_core import lane as lane_key
+from msgspec.structs import replace
 
 from gowork.leader._core import changes as ch
 from gowork.leader._core import commands as cmd
@@ -133,6 +135,35 @@ class Cluster(RuleBasedStateMachine):
             assert self.core.status(id) is Status.PENDING
         elif before is not None:
             assert self.core.stored[id] == before
+
+    @rule(
+        id=IDS,
+        queue=QUEUES,
+        priority=st.sampled_from(Priority),
+        delay=st.sampled_from([None, None, 0, 2]),
+        expiry=st.sampled_from([None, 0, 3]),
+    )
+    def update(self, id: str, queue: str, priority: Priority, delay: int | None, expiry: int | None) -> None:
+        def edit(before: Spec, created_ms: int, now_ms: int) -> tuple[Spec, tuple[str, ...]]:
+            key = before.lane
+            after = replace(
+                before,
+                lane=lane_key(queue, priority, key.handler, key.selector, key.concurrency_key),
+                run_at_ms=before.run_at_ms if delay is None else now_ms + 1000 * delay if delay else 0,
+                expires_at_ms=before.expires_at_ms if expiry is None else now_ms + 1000 * expiry if expiry else 0,
+            )
+            return (replace(after, body=before.body + b"!"), ("queue",)) if after != before else (before, ())
+
+        before = self.core.stored.get(id)
+        answer = self.core.do(cmd.UpdateTask(id, edit, delay is not None)).answer
+        if before is None or isinstance(answer, cmd.Refused):
+            assert self.core.stored.get(id) == before
+            return
+        _, spec, standing = self.core.stored[id]
+        assert (spec.lane.queue, spec.lane.priority) == (queue, priority)
+        assert replace(standing, edit=None, not_before_ms=0) == replace(before[2], edit=None, not_before_ms=0)
+        if delay is not None:
+            assert standing.not_before_ms == (self.core.wall_ms + 1000 * delay if delay else 0)
 
     @rule(ids=st.lists(IDS, unique=True), again=st.booleans())
     def cancel_or_retry_several(self, ids: list[str], again: bool) -> None:

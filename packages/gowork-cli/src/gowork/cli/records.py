@@ -275,6 +275,8 @@ def _asked(task: TaskInfo) -> Record:
         "time_limit": task.time_limit,
         "retry": _retry(task),
         "concurrency_key": task.concurrency_key,
+        "changed_at": _time(task.changed_at),
+        "changed_fields": list(task.changed_fields),
         "cancel_requested": task.cancel_requested,
         "progress": _progress(task),
     }

@@ -15,6 +15,7 @@ _OWN = {
     "add": "gowork.cli.commands.add:add",
     "cancel": "gowork.cli.commands.cancel:cancel",
     "certs": "gowork.cli.commands.certs:certs",
+    "change": "gowork.cli.commands.change:change",
     "completion": "gowork.cli.commands.completion:completion",
     "docs": "gowork.cli.commands.docs:docs",
     "doctor": "gowork.cli.commands.doctor:doctor",

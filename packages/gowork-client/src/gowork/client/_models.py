@@ -293,6 +293,10 @@ class TaskInfo:
     encrypted: Mapping[str, str] = field(default_factory=dict)
     #: The versions of the handler's plugin that may run it, as in ">=1.2,<2"; empty: any.
     plugin_version: str = ""
+    #: When it was changed last since it was scheduled; None: it never was.
+    changed_at: datetime | None = None
+    #: The names of what was changed, as in "queue".
+    changed_fields: tuple[str, ...] = ()
 
     @overload
     def value(self) -> Any: ...

@@ -62,6 +62,8 @@ def task_info(task: scheduler.Task, encryption: Encryption | None = None) -> mod
         tracestate=task.tracestate,
         encrypted=undecrypted,
         plugin_version=task.plugin_version,
+        changed_at=_moment(task.changed_at_ms),
+        changed_fields=tuple(name.removesuffix("_ms") for name in task.changed_fields),
     )
 
 

@@ -1,4 +1,4 @@
-"""Makes the calls that do something to all tasks that a filter selects.
+"""Makes the calls that change a task, or all tasks that a filter selects.
 
 The asyncio form of this module is written by hand; the blocking form is generated from it.
 """
@@ -9,15 +9,61 @@ from collections.abc import Callable
 from typing import Unpack
 
 from gowork.client import _arguments as arguments
+from gowork.client import _requests as requests
 from gowork.client._async.operations import AsyncOperations
 from gowork.client._change_models import CancelledTasks, RetriedTasks
 from gowork.client._filters import filter_expression
-from gowork.client._models import TaskFilter
+from gowork.client._models import Duration, Moment, Priority, PriorityName, TaskFilter
 from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
 
 
 class AsyncChanges(AsyncOperations):
-    """The part of a client that changes tasks, many at once."""
+    """The part of a client that changes tasks, one or many at once."""
+
+    async def update(
+        self,
+        id: str,
+        *,
+        priority: Priority | PriorityName | None = None,
+        queue: str | None = None,
+        run_at: Moment | None = None,
+        delay: Duration | None = None,
+        expires_at: Moment | None = None,
+        expires_in: Duration | None = None,
+    ) -> None:
+        """Changes a pending task: all that is given, or nothing. None leaves a field as it is.
+
+        The task goes behind those that wait already in its queue and priority. It keeps its id and its attempts, and to
+        schedule it again as it was scheduled still changes nothing.
+
+        Args:
+            id: the task's id.
+            priority: HIGH runs before MEDIUM, and MEDIUM before LOW.
+            queue: the name of the queue in which it waits from now on.
+            run_at: the time before which it is not started, also if it waits for its next attempt.
+            delay: in place of run_at: how long after the leader took this call it may be started; 0 for at once. When
+                the call is made again, because a leader went away, it counts from then.
+            expires_at: the time after which it is not started any more; 0 for never.
+            expires_in: in place of expires_at: for how long after the leader took this call it may be started.
+
+        Raises:
+            InvalidArgument: when nothing is given, or a field is at fault.
+            NotFound: when no task has the id.
+            FailedPrecondition: when the task runs, has finished, or has expired.
+            ResourceExhausted: when no more tasks may be pending where it would wait.
+            LeaderTooOld: when the leader is older than 0.2.0.
+            CallError: when the leader refused otherwise, or could not be reached.
+        """
+        request = requests.update_request(
+            id,
+            priority=priority,
+            queue=queue,
+            run_at=run_at,
+            delay=delay,
+            expires_at=expires_at,
+            expires_in=expires_in,
+        )
+        await self._calls.call(self._connection.scheduler.UpdateTask, request)
 
     async def cancel_many(
         self,

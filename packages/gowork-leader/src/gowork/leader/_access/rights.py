@@ -30,6 +30,7 @@ _SCHEDULES = {
     f"{_TASKS}{name}"
     for name in (
         "ScheduleTask", "ScheduleTasks", "SubmitTasks", "CancelTask", "RetryTask", "CancelTasks", "RetryTasks",
+        "UpdateTask",
     )
 }  # fmt: skip
 _WORKS = {

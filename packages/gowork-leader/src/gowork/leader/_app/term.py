@@ -26,6 +26,7 @@ from gowork.leader._engine.retention import Retention
 from gowork.leader._replication.announcement import Announcement
 from gowork.leader._replication.journal import Journal
 from gowork.leader._rpc.activity import Overview
+from gowork.leader._rpc.changing import Changing
 from gowork.leader._rpc.explaining import Explaining
 from gowork.leader._rpc.following import Following
 from gowork.leader._rpc.handlers import Handlers
@@ -111,6 +112,7 @@ class Term:
                     Following(engine, store),
                     Keeping(engine, store),
                     Selecting(engine, store),
+                    Changing(engine),
                     Overview(engine, store, counts, __version__),
                 ),
                 "worker.v1.SessionService": (self._sessions,),

@@ -84,6 +84,19 @@ class CancelTasks(Command[Cancelled], frozen=True, gc=False):
     selects: Callable[[Spec, Standing], bool]
 
 
+class UpdateTask(Command[None], frozen=True, gc=False):
+    """Change what a pending task asks for."""
+
+    id: str
+    #: Returns what it asks for from now on, and the names of the fields that differ. Arguments: what it asks for, when
+    #: it was submitted, and the time, both in wall-clock milliseconds.
+    edit: Callable[[Spec, int, int], tuple[Spec, tuple[str, ...]]]
+    #: Whether its time to start is to be changed.
+    moves_start: bool
+    #: See Submit; for the queue into which it goes.
+    queue_pending_max: int | None = None
+
+
 class HeldTask(Struct, frozen=True, gc=False):
     """A granted task that a connecting worker says it has."""
 
@@ -377,6 +390,7 @@ AnyCommand = (
     | Purge
     | CancelTasks
     | RetryTasks
+    | UpdateTask
     | PauseQueue
     | ConfigureQueue
     | Dispatch
@@ -397,6 +411,7 @@ TASK_EXISTS = RefusalCode("ALREADY_EXISTS", "TASK_EXISTS")
 NAME_TAKEN = RefusalCode("ALREADY_EXISTS", "NAME_TAKEN")
 NOT_THE_OWNER = RefusalCode("PERMISSION_DENIED", "NOT_THE_OWNER")
 TASK_FINISHED = RefusalCode("FAILED_PRECONDITION", "TASK_FINISHED")
+TASK_RUNNING = RefusalCode("FAILED_PRECONDITION", "TASK_RUNNING")
 TASK_EXPIRED = RefusalCode("FAILED_PRECONDITION", "TASK_EXPIRED")
 NOT_FINISHED = RefusalCode("FAILED_PRECONDITION", "NOT_FINISHED")
 NOT_HELD = RefusalCode("FAILED_PRECONDITION", "NOT_HELD")

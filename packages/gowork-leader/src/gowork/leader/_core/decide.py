@@ -22,6 +22,7 @@ from gowork.leader._core.dialled import (
 )
 from gowork.leader._core.dispatch import dispatch
 from gowork.leader._core.drains import drain
+from gowork.leader._core.edits import update_task
 from gowork.leader._core.model import Now
 from gowork.leader._core.queue_settings import configure_queue, pause_queue
 from gowork.leader._core.retention import purge, retry_task, retry_tasks
@@ -73,6 +74,8 @@ def decide(state: State, command: cmd.AnyCommand, now: Now) -> Decision:
             return cancel_tasks(state, command, now)
         case cmd.RetryTasks():
             return retry_tasks(state, command, now)
+        case cmd.UpdateTask():
+            return update_task(state, command, now)
         case cmd.PauseQueue():
             return pause_queue(state, command, now)
         case cmd.ConfigureQueue():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from hashlib import blake2b
 
 from msgspec.structs import replace
 
@@ -17,6 +18,7 @@ from gowork.leader._core.state import State
 
 #: How many wrong tasks an error names.
 _VIOLATIONS_MAX = 20
+_DIGEST_BYTES = 16
 
 
 def submit(state: State, command: cmd.Submit, now: Now) -> Decision:
@@ -82,6 +84,12 @@ def no_room(state: State, specs: Sequence[Spec]) -> cmd.Refused | None:
             f"later, or remove some with `gowork purge`"
         )
         return cmd.Refused(cmd.TOO_MANY_FINISHED, message)
+    return no_lanes(state, specs)
+
+
+def no_lanes(state: State, specs: Sequence[Spec]) -> cmd.Refused | None:
+    """Returns why there is no room for the lanes of these tasks; None when there is."""
+    settings, queues = state.settings, state.queues
     if queues.lanes + len(specs) > settings.lanes_max:
         new = {spec.lane: None for spec in specs if queues.lane(spec.lane) is None}
         if queues.lanes + len(new) > settings.lanes_max:
@@ -128,10 +136,20 @@ def new_tasks(
             delayed = spec.run_at_ms > now.wall_ms
             submitted.append(ch.TaskSubmitted(seq, spec, _delayed(standing, spec) if delayed else standing))
             seq += 1
-        elif earlier.body != spec.body:
+        elif earlier.body != spec.body and (task is None or not was_asked_as(task.standing, spec.body)):
             where = "earlier in this batch" if task is None else "already scheduled"
             taken.append((f"tasks[{place}].id", f"{id!r} is {where} with other content"))
     return submitted, taken
+
+
+def digest_of(body: bytes) -> bytes:
+    """Returns what is kept of the body with which a task was submitted, when it is changed."""
+    return blake2b(body, digest_size=_DIGEST_BYTES).digest()
+
+
+def was_asked_as(standing: Standing, body: bytes) -> bool:
+    """Whether a task was submitted with this body and has been changed since."""
+    return standing.edit is not None and standing.edit.asked == digest_of(body)
 
 
 def _delayed(standing: Standing, spec: Spec) -> Standing:

@@ -117,7 +117,7 @@ def named(command: object) -> Sequence[str]:
             return ids
         case cmd.Submit():
             return [spec.id for spec in command.specs]
-        case cmd.Cancel() | cmd.CompleteTask() | cmd.TellProgress() | cmd.RetryTask():
+        case cmd.Cancel() | cmd.CompleteTask() | cmd.TellProgress() | cmd.RetryTask() | cmd.UpdateTask():
             return (command.id,)
         case cmd.CancelTasks() | cmd.RetryTasks():
             return [task.id for task in command.tasks]

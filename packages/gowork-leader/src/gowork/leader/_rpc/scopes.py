@@ -51,6 +51,7 @@ class Scopes:
             **{f"{_TASKS}{name}": _check_filter for name in ("ListTasks", "CancelTasks", "RetryTasks")},
             f"{_TASKS}WatchTasks": _check_watch,
             f"{_TASKS}PurgeTasks": self._check_purge,
+            f"{_TASKS}UpdateTask": self._check_update,
             **{f"{_TASKS}{name}": _check_queue for name in ("PauseQueue", "ResumeQueue", "ConfigureQueue")},
         }
 
@@ -110,6 +111,11 @@ class Scopes:
 
     async def _check_task(self, request: Any, caller: Identity) -> None:
         await self._check_ids([request.id], caller)
+
+    async def _check_update(self, request: pb.UpdateTaskRequest, caller: Identity) -> None:
+        await self._check_ids([request.id], caller)
+        if request.HasField("queue") and not caller.may_queue(request.queue or DEFAULT_QUEUE):
+            raise _denied(caller, f"queue {request.queue or DEFAULT_QUEUE!r}")
 
     async def _check_tasks(self, request: Any, caller: Identity) -> None:
         await self._check_ids(request.ids, caller)
