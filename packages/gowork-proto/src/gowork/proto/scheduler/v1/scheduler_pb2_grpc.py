@@ -163,6 +163,11 @@ class SchedulerServiceStub(object):
                 request_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.RetryTasksRequest.SerializeToString,
                 response_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.RetryTasksResponse.FromString,
                 _registered_method=True)
+        self.UpdateTask = channel.unary_unary(
+                '/scheduler.v1.SchedulerService/UpdateTask',
+                request_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.UpdateTaskRequest.SerializeToString,
+                response_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.UpdateTaskResponse.FromString,
+                _registered_method=True)
 
 
 class SchedulerServiceServicer(object):
@@ -399,6 +404,19 @@ class SchedulerServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateTask(self, request, context):
+        """UpdateTask changes the queue, the priority or the times of a pending task: all that is set, or nothing. The task goes behind those
+        that wait already in its queue and priority. It keeps its id, its attempts and when it was scheduled. A repeat of the submit
+        with which it was scheduled still succeeds and changes nothing. A watch that goes on from a token may be told of it as removed,
+        and then as changed.
+
+        NOT_FOUND for an unknown id; FAILED_PRECONDITION when it runs (TASK_RUNNING), has finished (TASK_FINISHED), or has expired;
+        INVALID_ARGUMENT when nothing is set, or a limit is broken; RESOURCE_EXHAUSTED when no more tasks may be pending there.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SchedulerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -526,6 +544,11 @@ def add_SchedulerServiceServicer_to_server(servicer, server):
                     servicer.RetryTasks,
                     request_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.RetryTasksRequest.FromString,
                     response_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.RetryTasksResponse.SerializeToString,
+            ),
+            'UpdateTask': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateTask,
+                    request_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.UpdateTaskRequest.FromString,
+                    response_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.UpdateTaskResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1207,6 +1230,33 @@ class SchedulerService(object):
             '/scheduler.v1.SchedulerService/RetryTasks',
             gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.RetryTasksRequest.SerializeToString,
             gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.RetryTasksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateTask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/scheduler.v1.SchedulerService/UpdateTask',
+            gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.UpdateTaskRequest.SerializeToString,
+            gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.UpdateTaskResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -158,6 +158,15 @@ class SchedulerServiceStub:
     INVALID_ARGUMENT for an empty filter, or one that does not parse; RESOURCE_EXHAUSTED when not even one more task may be pending: call
     again with the same token when some have run.
     """
+    UpdateTask: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.UpdateTaskRequest, _scheduler_pb2.UpdateTaskResponse]
+    """UpdateTask changes the queue, the priority or the times of a pending task: all that is set, or nothing. The task goes behind those
+    that wait already in its queue and priority. It keeps its id, its attempts and when it was scheduled. A repeat of the submit
+    with which it was scheduled still succeeds and changes nothing. A watch that goes on from a token may be told of it as removed,
+    and then as changed.
+
+    NOT_FOUND for an unknown id; FAILED_PRECONDITION when it runs (TASK_RUNNING), has finished (TASK_FINISHED), or has expired;
+    INVALID_ARGUMENT when nothing is set, or a limit is broken; RESOURCE_EXHAUSTED when no more tasks may be pending there.
+    """
 
 @_typing.type_check_only
 class SchedulerServiceAsyncStub(SchedulerServiceStub):
@@ -288,6 +297,15 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
 
     INVALID_ARGUMENT for an empty filter, or one that does not parse; RESOURCE_EXHAUSTED when not even one more task may be pending: call
     again with the same token when some have run.
+    """
+    UpdateTask: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.UpdateTaskRequest, _scheduler_pb2.UpdateTaskResponse]  # type: ignore[assignment]
+    """UpdateTask changes the queue, the priority or the times of a pending task: all that is set, or nothing. The task goes behind those
+    that wait already in its queue and priority. It keeps its id, its attempts and when it was scheduled. A repeat of the submit
+    with which it was scheduled still succeeds and changes nothing. A watch that goes on from a token may be told of it as removed,
+    and then as changed.
+
+    NOT_FOUND for an unknown id; FAILED_PRECONDITION when it runs (TASK_RUNNING), has finished (TASK_FINISHED), or has expired;
+    INVALID_ARGUMENT when nothing is set, or a limit is broken; RESOURCE_EXHAUSTED when no more tasks may be pending there.
     """
 
 class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -566,6 +584,21 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
 
         INVALID_ARGUMENT for an empty filter, or one that does not parse; RESOURCE_EXHAUSTED when not even one more task may be pending: call
         again with the same token when some have run.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateTask(
+        self,
+        request: _scheduler_pb2.UpdateTaskRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scheduler_pb2.UpdateTaskResponse, _abc.Awaitable[_scheduler_pb2.UpdateTaskResponse]]:
+        """UpdateTask changes the queue, the priority or the times of a pending task: all that is set, or nothing. The task goes behind those
+        that wait already in its queue and priority. It keeps its id, its attempts and when it was scheduled. A repeat of the submit
+        with which it was scheduled still succeeds and changes nothing. A watch that goes on from a token may be told of it as removed,
+        and then as changed.
+
+        NOT_FOUND for an unknown id; FAILED_PRECONDITION when it runs (TASK_RUNNING), has finished (TASK_FINISHED), or has expired;
+        INVALID_ARGUMENT when nothing is set, or a limit is broken; RESOURCE_EXHAUSTED when no more tasks may be pending there.
         """
 
 def add_SchedulerServiceServicer_to_server(servicer: SchedulerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
