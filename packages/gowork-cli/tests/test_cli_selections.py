@@ -203,3 +203,21 @@ def test_now_starts_what_was_to_start_later(gowork, mark: str) -> None:
 )
 def test_a_change_of_nothing_or_of_one_thing_twice_is_wrong_usage(gowork, words: list[str]) -> None:
     assert gowork("change", "a", *words).exit_code == 2
+
+
+def test_a_failed_task_is_retried_with_another_payload_and_handler(gowork, mark: str) -> None:
+    gowork("add", mark, "no", "--handler", "fail", "--wait")
+    assert gowork("retry", mark, "--payload", "21", "--handler", "double").exit_code == 0
+    assert json.loads(gowork("wait", mark, "-o", "json").stdout)[0]["result"] == 42
+    assert json.loads(gowork("show", mark, "-o", "json").stdout)["changed_fields"] == ["handler", "payload"]
+    gowork("add", f"{mark}-2", "no", "--handler", "fail", "--wait")
+    assert gowork("retry", f"{mark}-2", "--payload", "-", input="still no").exit_code == 0
+    gowork("wait", f"{mark}-2")
+    assert json.loads(gowork("show", f"{mark}-2", "-o", "json").stdout)["payload"] == "still no"
+
+
+@pytest.mark.parametrize("words", [["a", "b", "--payload", "1"], ["--filter", "id = a", "--yes", "--handler", "h"]])
+def test_another_payload_is_for_a_single_task(gowork, words: list[str]) -> None:
+    result = gowork("retry", *words)
+    assert result.exit_code == 2
+    assert "single ID" in result.stderr

@@ -193,6 +193,10 @@ class ScriptedLeader(pb_grpc.SchedulerServiceServicer, cluster_grpc.LeaderServic
         self._enter("RetryTask", request, context)
         return pb.RetryTaskResponse()
 
+    def GetTask(self, request: pb.GetTaskRequest, context: grpc.ServicerContext) -> pb.GetTaskResponse:
+        self._enter("GetTask", request, context)
+        return pb.GetTaskResponse(task=pb.Task(id=request.id, payload="old"))
+
     def CancelTasks(self, request: pb.CancelTasksRequest, context: grpc.ServicerContext) -> pb.CancelTasksResponse:
         """Three pages, the first of which has the empty token."""
         self._enter("CancelTasks", request, context)

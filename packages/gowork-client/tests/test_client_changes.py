@@ -19,6 +19,7 @@ from gowork.client import (
     RetriedTasks,
 )
 from gowork.client import _requests as requests
+from gowork.client._leader_fields import KNOWN_HERE
 from gowork.proto.status import Refusal
 
 UNAVAILABLE = Refusal(grpc.StatusCode.UNAVAILABLE, "LEADER_LOST", "the leader went away")
@@ -121,3 +122,37 @@ def test_zero_is_sent_and_none_is_not() -> None:
     options: dict[str, Any] = dict.fromkeys(("priority", "queue", "run_at", "delay", "expires_at", "expires_in"))
     request = requests.update_request("a", **(options | {"delay": 0, "expires_at": 0, "queue": ""}))
     assert {field.name for field, _ in request.ListFields()} == {"id", "delay_ms", "expires_at_ms", "queue"}
+
+
+class TestRetryWithSomethingElse:
+    def test_a_leader_that_would_drop_it_is_named_and_not_asked(self, do: Callable[..., Any], scripted: Any) -> None:
+        scripted.request_fields = sorted(KNOWN_HERE - {"scheduler.v1.RetryTaskRequest.payload"})
+        with pytest.raises(LeaderTooOld, match=r"RetryTaskRequest\.payload"):
+            do(scripted.address, "retry", "a", payload="x")
+        assert "RetryTask" not in scripted.requests
+        scripted.lacks.add("GetLeader")
+        with pytest.raises(LeaderTooOld, match=r"0\.1\.0.*RetryTaskRequest\.handler"):
+            do(scripted.address, "retry", "a", handler="h")
+        assert "RetryTask" not in scripted.requests
+        # Without either there is nothing that it could drop.
+        do(scripted.address, "retry", "a")
+        assert [request.id for request in scripted.requests["RetryTask"]] == ["a"]
+
+    def test_only_what_is_given_is_sent(self, do: Callable[..., Any], scripted: Any) -> None:
+        do(scripted.address, "retry", "a", payload=None)
+        do(scripted.address, "retry", "a", payload="", handler="h")
+        do(scripted.address, "retry", "a", payload=b"x")
+        do(scripted.address, "retry", "a", handler="h")
+        sent = [{field.name: value for field, value in each.ListFields()} for each in scripted.requests["RetryTask"]]
+        assert [{name: value for name, value in each.items() if name != "payload_form"} for each in sent] == [
+            {"id": "a", "payload": "null"},
+            {"id": "a", "payload": "", "handler": "h"},
+            {"id": "a", "data": b"x"},
+            {"id": "a", "handler": "h"},
+        ]
+
+    def test_a_payload_that_cannot_be_sent_is_named(self, do: Callable[..., Any], scripted: Any) -> None:
+        for options, field in (({"payload": object()}, "payload"), ({"handler": 3}, "handler")):
+            with pytest.raises(InvalidArgument) as caught:
+                do(scripted.address, "retry", "a", **options)
+            assert [violation.field for violation in caught.value.violations] == [field]

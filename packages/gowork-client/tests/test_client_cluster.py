@@ -504,6 +504,28 @@ class TestKeeping:
             with pytest.raises(InvalidArgument, match="filter"):
                 nothing()
 
+    def test_a_failed_task_runs_again_with_another_payload_and_handler(self, client: Client, mark: str) -> None:
+        id = self.failed(client, mark)
+        client.retry(id, payload=21, handler="double")
+        assert client.handle(id).result(int) == 42
+        task = client.get(id)
+        assert (task.handler, task.payload, task.changed_fields) == ("double", "21", ("handler", "payload"))
+        assert [attempt.outcome for attempt in task.attempts] == [AttemptOutcome.FAILED, AttemptOutcome.COMPLETED]
+        again = self.failed(client, mark)
+        client.retry(again, payload=b"abc", handler="reverse")
+        assert client.handle(again).result(bytes) == b"cba"
+        third = self.failed(client, mark)
+        client.retry(third, payload={"text": "other"})
+        failure = client.handle(third).wait().failure
+        assert failure is not None
+        assert failure.message == "other"
+        client.retry(third, payload={"text": "other"})
+        assert len(client.get(client.handle(third).wait().id).attempts) == 3
+        with pytest.raises(FailedPrecondition):
+            client.retry(id, payload=1)
+        with pytest.raises(NotFound):
+            client.retry("nobody", payload=1)
+
     def test_a_task_that_waits_is_changed(self, client: Client, mark: str) -> None:
         options: dict[str, Any] = {"handler": "double", "labels": {"mark": mark}, "delay": 3600, "expires_in": 7200}
         id = client.schedule(21, id=mark, **options).id
@@ -545,6 +567,9 @@ class TestKeeping:
             await handle.wait()
             await client.retry(handle.id)
             await client.handle(handle.id).wait()
+            await client.retry(handle.id, payload={"text": "else"})
+            await client.handle(handle.id).wait()
+            assert (await client.get(handle.id)).changed_fields == ("payload",)
             assert await client.retry_many(labels={"mark": mark}) == RetriedTasks(1)
             await client.handle(handle.id).wait()
             later = await client.schedule(21, labels={"mark": mark}, delay=3600)

@@ -151,7 +151,15 @@ async def test_who_is_bound_changes_own_tasks_and_moves_them_to_own_queues(leade
     await out_of_bounds(change("q", id="b", queue=""))
     await out_of_bounds(change("h", id="b", priority=pb.TASK_PRIORITY_HIGH))
     await change("q", id="b", queue="web", priority=pb.TASK_PRIORITY_HIGH)
+    await with_token(leader, "free").submit("c", handler="thumbnail")
+    for id, handler in (("c", "shell"), ("b", "thumbnail")):
+        retried = pb.RetryTaskRequest(id=id, handler=handler)
+        await out_of_bounds(with_token(leader, "h").scheduler.RetryTask(retried, timeout=PATIENCE))
+    await with_token(leader, "free").scheduler.CancelTask(pb.CancelTaskRequest(id="c"), timeout=PATIENCE)
+    own = pb.RetryTaskRequest(id="c", handler="thumbnail", payload="x")
+    await with_token(leader, "h").scheduler.RetryTask(own, timeout=PATIENCE)
     tasks = {task.id: (task.queue, task.priority) for task in await with_token(leader, "free").list()}
+    del tasks["c"]
     assert tasks == {"a": ("other", pb.TASK_PRIORITY_LOW), "b": ("web", pb.TASK_PRIORITY_HIGH)}
 
 

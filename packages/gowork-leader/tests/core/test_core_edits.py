@@ -147,6 +147,32 @@ def test_the_submit_is_the_same_task_after_any_number_of_changes() -> None:
     assert (edit.fields, edit.changed_ms) == (("priority", "queue"), WALL_MS)
 
 
+@pytest.mark.parametrize(
+    "outcomes",
+    [[Outcome.COMPLETED], [Outcome.FAILED, Outcome.FAILED], [Outcome.INTERRUPTED, Outcome.SNOOZED, Outcome.COMPLETED]],
+)
+@pytest.mark.parametrize("by_columns", [False, True])
+def test_it_is_the_same_task_while_it_runs_and_when_it_has_ended(outcomes: list[Outcome], by_columns: bool) -> None:
+    core = Core()
+    connection = core.connect(slots=1, credit=9)
+    first = spec("a", retry=RetryPolicy(max_attempts=2, initial_delay_ms=1))
+    core.submit(first)
+    change(core, "a", queue="mail")
+    for outcome in outcomes:
+        core.tick()
+        core.wall_ms += 100
+        core.tick()
+        assert core.dispatch() == {connection: ["a"]}
+        assert core.submit(first) == cmd.Submitted(0, 1)
+        if by_columns and outcome is Outcome.COMPLETED:
+            columns = cmd.Completions(["a"], [core.standing("a").fence], [0], [""], [b""], [""])
+            core.do(cmd.ReceiveFrame(connection, completions=[columns]))
+        else:
+            core.report(connection, "a", outcome)
+        assert core.submit(first) == cmd.Submitted(0, 1)
+    assert core.status("a") >= Status.COMPLETED
+
+
 def test_of_what_it_asks_for_already_nothing_is_written() -> None:
     core = Core()
     core.submit(spec("a"))
@@ -192,6 +218,65 @@ def test_the_bounds_of_lanes_and_of_the_caller_hold_for_where_it_goes() -> None:
     # As many tasks are pending afterwards, so a full leader takes it, and so does the queue that it is in.
     assert change(core, "a", queue="mail") is None
     assert change(core, "a", expires_at_ms=WALL_MS + 9_000, pending_max=0) is None
+
+
+def other(before: Spec, created_ms: int, now_ms: int) -> tuple[Spec, tuple[str, ...]]:
+    """Another payload for another handler; of a task that has these already, nothing."""
+    if before.body == b"other":
+        return before, ()
+    return replace(before, lane=before.lane._replace(handler="other"), body=b"other"), ("handler", "payload")
+
+
+def test_a_failed_task_runs_again_with_something_else_as_the_same_task() -> None:
+    core = Core()
+    connection = core.connect(slots=1, credit=1, handlers=("work", "other"))
+    core.submit(spec("a"), spec("b"))
+    core.dispatch()
+    core.report(connection, "a", Outcome.FAILED)
+    fence = core.standing("a").fence
+    assert core.do(cmd.RetryTask("a", edit=other)).answer is None
+    assert (core.state.failed_tasks, core.state.finished_tasks) == (0, 0)
+    core.do(cmd.ReceiveFrame(connection, credit=2))
+    assert core.dispatch() == {connection: ["b"]}
+    core.report(connection, "b")
+    core.do(cmd.ReceiveFrame(connection, credit=3))
+    assert core.dispatch() == {connection: ["a"]}
+    standing = core.standing("a")
+    assert ([attempt.fence for attempt in standing.attempts], standing.fence > fence) == ([fence], True)
+    assert standing.edit is not None
+    assert standing.edit.fields == ("handler", "payload")
+    assert core.task("a").spec.lane.handler == "other"
+    assert core.submit(spec("a")) == cmd.Submitted(0, 1)
+
+
+def test_what_has_not_failed_does_not_get_something_else() -> None:
+    core = Core()
+    connection = core.connect(slots=1, credit=9)
+    core.submit(spec("runs"), spec("waits"))
+    core.dispatch()
+    before = dict(core.stored)
+    for id in ("runs", "waits"):
+        assert core.refusal(cmd.RetryTask(id, edit=other)).code == cmd.NOT_FINISHED
+    assert core.stored == before
+    core.report(connection, "runs")
+    assert core.refusal(cmd.RetryTask("runs", edit=other)).code == cmd.TASK_FINISHED
+
+
+def test_a_retry_with_something_else_may_be_repeated() -> None:
+    core = Core()
+    core.submit(spec("a"))
+    core.do(cmd.Cancel("a"))
+    core.do(cmd.RetryTask("a", edit=other))
+    decision = core.do(cmd.RetryTask("a", edit=other))
+    assert (decision.answer, decision.changes) == (None, [])
+
+
+def test_a_retry_with_something_else_finds_room_for_that() -> None:
+    core = Core(Settings(lanes_max=1))
+    core.submit(spec("a"), spec("b"))
+    core.do(cmd.Cancel("a"))
+    assert core.refusal(cmd.RetryTask("a", edit=other)).code == cmd.TOO_MANY_LANES
+    assert core.do(cmd.RetryTask("a")).answer is None
 
 
 @pytest.mark.parametrize("again", [False, True])

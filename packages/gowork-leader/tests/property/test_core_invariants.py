@@ -23,6 +23,7 @@ from gowork.leader._core.kinds import WORKER_DRAINS
 from gowork.leader._core.model import LaneKey, Outcome, Place, Priority, RetryPolicy, Spec, Standing, Status
 from gowork.leader._core.roster import Need
 from gowork.leader._core.state import Settings, Worker
+from gowork.leader._core.tasks import digest_of
 
 IDS = st.sampled_from([f"t{number}" for number in range(12)])
 NAMES = st.sampled_from(["w1", "w2", "w3"])
@@ -80,6 +81,8 @@ class Cluster(RuleBasedStateMachine):
         self.core = Core(copy(self.bounds), compares=self.compares)
         self.fence = self.core.state.fence
         self.accepted: dict[tuple[str, int], int] = {}
+        #: What was kept of the first content of each task that was changed: {id: digest}
+        self.first_asked: dict[str, bytes] = {}
         #: Every grant that a worker was ever sent: (instance, id, fence).
         self.sent: list[tuple[str, str, int]] = []
 
@@ -162,6 +165,8 @@ class Cluster(RuleBasedStateMachine):
         _, spec, standing = self.core.stored[id]
         assert (spec.lane.queue, spec.lane.priority) == (queue, priority)
         assert replace(standing, edit=None, not_before_ms=0) == replace(before[2], edit=None, not_before_ms=0)
+        if standing.edit is not None:
+            assert standing.edit.asked == self.first_asked.setdefault(id, digest_of(before[1].body))
         if delay is not None:
             assert standing.not_before_ms == (self.core.wall_ms + 1000 * delay if delay else 0)
 
@@ -183,6 +188,8 @@ class Cluster(RuleBasedStateMachine):
     def purge(self, id: str) -> None:
         before = self.core.stored.get(id)
         self.core.do(cmd.Purge([id]))
+        if id not in self.core.stored:
+            self.first_asked.pop(id, None)
         assert (id in self.core.stored) is (before is not None and before[2].status < Status.COMPLETED)
 
     @rule(
@@ -392,6 +399,13 @@ class Cluster(RuleBasedStateMachine):
             assert queue.running == len(running)
             assert queue.keys == {key: running.count(key) for key in dict.fromkeys(running) if key}
             assert queue.loaded == sum(lane.live for lane in queue.lanes.values())
+
+    @invariant()
+    def a_changed_task_is_known_by_its_first_content(self) -> None:
+        for id, digest in self.first_asked.items():
+            edit = self.core.standing(id).edit
+            assert edit is not None
+            assert edit.asked == digest
 
     @invariant()
     def memory_holds_a_window(self) -> None:

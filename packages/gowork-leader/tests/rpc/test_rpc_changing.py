@@ -115,6 +115,67 @@ async def test_watchers_are_told_of_a_change_and_not_of_a_removal(leader: Served
     watch.cancel()
 
 
+async def retry(leader: ServedLeader, **fields: Any) -> None:
+    await leader.scheduler.RetryTask(pb.RetryTaskRequest(**fields), timeout=PATIENCE)
+
+
+async def fail(leader: ServedLeader, id: str, handler: str = "h") -> None:
+    async with leader.worker(handlers=[handler]) as session:
+        await session.report(await session.grant(), outcome=pb.ATTEMPT_OUTCOME_FAILED)
+    await leader.finished(id)
+
+
+async def test_a_failed_task_runs_again_with_another_payload_and_handler(tmp_path: Path) -> None:
+    asked: dict[str, Any] = {"payload": "x", "payload_form": pb.PAYLOAD_FORM_TEXT, "labels": {"l": "1"}}
+    async with serving(tmp_path) as leader:
+        await leader.submit("a", traceparent=TRACE, **asked)
+        await fail(leader, "a")
+        await retry(leader, id="a", payload="y", handler="other")
+        task = await leader.get("a")
+        assert (task.payload, task.payload_form, task.handler) == ("y", pb.PAYLOAD_FORM_UNSPECIFIED, "other")
+        assert (task.traceparent, dict(task.labels), len(task.attempts)) == (TRACE, {"l": "1"}, 1)
+        assert list(task.changed_fields) == ["handler", "payload"]
+    async with serving(tmp_path) as leader:
+        # What was asked for at first is the same task, and what is asked for now.
+        first = await leader.submit("a", traceparent=TRACE, **asked)
+        assert (first.created, first.existing) == (0, 1)
+        assert (await leader.submit("a", payload="y", handler="other", labels={"l": "1"})).existing == 1
+        await fail(leader, "a", "other")
+        await retry(leader, id="a", data=b"\xff", payload_form=pb.PAYLOAD_FORM_DATA)
+        async with leader.worker(handlers=["other"]) as session:
+            granted = pb.Task.FromString((await session.grant()).task)
+            assert (granted.payload, granted.data, granted.payload_form) == ("", b"\xff", pb.PAYLOAD_FORM_DATA)
+
+
+async def test_what_it_has_already_is_no_change(leader: ServedLeader) -> None:
+    await leader.submit("a", "b", payload="x")
+    for id in ("a", "b"):
+        await leader.scheduler.CancelTask(pb.CancelTaskRequest(id=id), timeout=PATIENCE)
+    await retry(leader, id="a", payload="x", handler="h")
+    assert list((await leader.get("a")).changed_fields) == []
+    await retry(leader, id="b", payload="x", payload_form=pb.PAYLOAD_FORM_TEXT)
+    assert list((await leader.get("b")).changed_fields) == ["payload"]
+    await retry(leader, id="b", payload="x", payload_form=pb.PAYLOAD_FORM_TEXT)
+    call = leader.scheduler.RetryTask(pb.RetryTaskRequest(id="b", payload="z"), timeout=PATIENCE)
+    assert (await refused(call)).reason == "NOT_FINISHED"
+
+
+async def test_what_is_wrong_with_a_retry_is_named(leader: ServedLeader) -> None:
+    await leader.submit("a")
+    cases: list[tuple[dict[str, Any], list[str]]] = [
+        ({"payload": "x", "data": b"y"}, ["data"]),
+        ({"payload": ""}, ["payload"]),
+        ({"data": b""}, ["data"]),
+        ({"payload": "x" * (limits.PAYLOAD_BYTES_MAX + 1)}, ["payload"]),
+        ({"data": b"x" * (limits.PAYLOAD_BYTES_MAX + 1)}, ["data"]),
+        ({"handler": "x" * 200}, ["handler"]),
+    ]
+    for fields, wrong in cases:
+        refusal = await refused(leader.scheduler.RetryTask(pb.RetryTaskRequest(id="a", **fields), timeout=PATIENCE))
+        assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
+        assert [violation.field for violation in refusal.violations] == wrong
+
+
 async def test_what_is_wrong_is_named(leader: ServedLeader) -> None:
     await leader.submit("a")
     for fields, wrong in (

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
+from typing import Final
+
+
+class Keep(enum.Enum):
+    """The type of KEEP."""
+
+    KEEP = "KEEP"
+
+
+#: Leaves a payload as it is: None is a payload.
+KEEP: Final = Keep.KEEP
 
 
 @dataclass(frozen=True, slots=True)

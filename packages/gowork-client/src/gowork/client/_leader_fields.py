@@ -27,6 +27,7 @@ SINCE_0_1_0 = frozenset(
         "scheduler.v1.Task.expires_in_ms",
         "scheduler.v1.Task.payload_form",
         "scheduler.v1.Task.plugin_version",
+        *(f"scheduler.v1.RetryTaskRequest.{name}" for name in ("payload", "data", "payload_form", "handler")),
     }
 )
 #: Fields of tasks that the original reads.

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import click
 
 from gowork.cli import questions, selections
-from gowork.cli.completions import complete_task_id
+from gowork.cli.completions import complete_handler, complete_task_id
 from gowork.cli.options import CommonOptions, OutputFormat, common_options, pass_common
 from gowork.cli.output import console, plain, styled, table, write_record, write_records
+from gowork.cli.payloads import payload_of
 from gowork.cli.seen import do_to_each
 from gowork.client import CallError, Client, RetriedTasks
 
@@ -21,6 +25,7 @@ _FAILED_OR_CANCELLED = "status != PENDING AND status != RUNNING AND status != CO
     epilog="""\b
 Examples:
   gowork retry nightly-report
+  gowork retry nightly-report --payload '{"day": "2026-12-24"}'
   gowork retry --filter 'handler = "resize"' --dry-run
   gowork retry --filter 'handler = "resize"'
   gowork retry --filter 'status = CANCELLED AND queue = "mail"' --yes"""
@@ -32,24 +37,50 @@ Examples:
     metavar="EXPRESSION",
     help="All failed tasks that this filter selects. Cancelled ones only if it names that status.",
 )
+@click.option(
+    "--payload",
+    metavar="PAYLOAD",
+    help="Run the task with this payload from now on; - reads it from standard input. It takes a single ID.",
+)
+@click.option(
+    "--handler",
+    metavar="NAME",
+    shell_complete=complete_handler,
+    help="Have this handler run the task from now on. It takes a single ID.",
+)
 @click.option("--yes", "-y", is_flag=True, help="With --filter, don't ask.")
 @click.option("--dry-run", is_flag=True, help="With --filter, only say how many tasks would run again.")
 @common_options
 @pass_common
-def retry(common: CommonOptions, ids: tuple[str, ...], expression: str | None, *, yes: bool, dry_run: bool) -> None:
+def retry(
+    common: CommonOptions,
+    ids: tuple[str, ...],
+    expression: str | None,
+    payload: str | None,
+    handler: str | None,
+    *,
+    yes: bool,
+    dry_run: bool,
+) -> None:
     """Run tasks that ended with ERROR or CANCELLED again.
 
-    Each goes back into its queue like a new task. Its attempts stay on record.
+    Each goes back into its queue like a new task. Its attempts stay on record. With another --payload or --handler it
+    is the same task, and gowork show tells that it was changed.
 
     With --filter, the command asks before it runs more than 10 tasks again. Without a terminal to ask on, it runs none
     unless --yes is given. A task that fails again meanwhile does not run once more.
     """
     selections.check_choice(ids, expression, yes=yes, dry_run=dry_run, verb="run", example=_FAILED)
+    edits: dict[str, Any] = {} if handler is None else {"handler": handler}
+    if payload is not None:
+        edits["payload"] = payload_of(payload)
+    if edits and len(ids) != 1:
+        raise click.UsageError("--payload and --handler take a single ID")
     with common.client() as client:
         if expression is not None:
             _retry_selected(common, client, expression, yes=yes, dry_run=dry_run)
             return
-        outcome = do_to_each(client, ids, client.retry)
+        outcome = do_to_each(client, ids, partial(client.retry, **edits))
     if common.output is not OutputFormat.TABLE:
         write_records(outcome.records(), common.output)
     elif outcome.done:

@@ -316,6 +316,8 @@ class RetryTask(Command[None], frozen=True, gc=False):
     id: str
     #: See Submit.
     queue_pending_max: int | None = None
+    #: See UpdateTask. None: it asks for what it asked for.
+    edit: Callable[[Spec, int, int], tuple[Spec, tuple[str, ...]]] | None = None
 
 
 class RetryTasks(Command[Retried], frozen=True, gc=False):

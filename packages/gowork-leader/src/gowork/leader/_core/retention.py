@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from gowork.leader._core import changes as ch
 from gowork.leader._core import commands as cmd
 from gowork.leader._core.decision import Decision
+from gowork.leader._core.edits import edited
 from gowork.leader._core.model import COMPLETED, Brief, Now, Spec, Standing, Status
 from gowork.leader._core.state import State
 from gowork.leader._core.tasks import has_expired, no_room, no_room_in_queues, task_unknown
@@ -19,24 +20,38 @@ RETRIED = frozenset({Status.ERROR, Status.CANCELLED})
 
 
 def retry_task(state: State, command: cmd.RetryTask, now: Now) -> Decision:
-    """Puts a task that ended without completing back in its lane, in its old place, as if it were new."""
+    """Puts a task that ended without completing back in its lane, as if it were new.
+
+    It gets its old place, or with another payload or handler the last one.
+    """
     task = state.tasks.get(command.id)
     if task is None:
         return Decision(task_unknown(command.id))
-    standing = task.standing
+    standing, spec = task.standing, task.spec
+    fields: tuple[str, ...] = ()
+    if command.edit is not None:
+        spec, fields = command.edit(spec, standing.created_ms, now.wall_ms)
     if standing.status < COMPLETED:
-        return Decision()
+        if not fields:
+            return Decision()
+        message = f"task {command.id!r} is {standing.status.name}; only a finished one runs again with something else"
+        return Decision(cmd.Refused(cmd.NOT_FINISHED, message))
     if standing.status is COMPLETED:
         message = f"task {command.id!r} has completed; schedule a task with another id to do the same again"
         return Decision(cmd.Refused(cmd.TASK_FINISHED, message))
-    if has_expired(task.spec, now):
+    if has_expired(spec, now):
         message = f"task {command.id!r} has expired, so it can't run again; schedule a new task"
         return Decision(cmd.Refused(cmd.TASK_EXPIRED, message))
-    refusal = no_room(state, [task.spec]) or no_room_in_queues(state, [task.spec], command.queue_pending_max)
+    refusal = no_room(state, [spec]) or no_room_in_queues(state, [spec], command.queue_pending_max)
     if refusal is not None:
         return Decision(refusal)
     decision = Decision()
-    decision.changes.append(ch.TaskMoved(command.id, _anew(task.spec, standing, now)))
+    again = _anew(spec, standing, now)
+    if fields:
+        again = edited(again, task.spec, fields, now)
+        decision.changes.append(ch.TaskReplaced(command.id, state.next_seq, spec, again))
+    else:
+        decision.changes.append(ch.TaskMoved(command.id, again))
     return decision
 
 

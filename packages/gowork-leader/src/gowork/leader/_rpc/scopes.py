@@ -26,7 +26,7 @@ from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 from gowork.proto.status import Refusal
 
 _TASKS = "scheduler.v1.SchedulerService/"
-_OF_ONE_TASK = ("CancelTask", "RetryTask", "GetTask", "WaitTask", "ExplainTask", "TaskComplete", "TaskProgress")
+_OF_ONE_TASK = ("CancelTask", "GetTask", "WaitTask", "ExplainTask", "TaskComplete", "TaskProgress")
 #: How many tasks are looked up at once; each may have 2 MB.
 _LOOK_TASKS = 16
 
@@ -52,6 +52,7 @@ class Scopes:
             f"{_TASKS}WatchTasks": _check_watch,
             f"{_TASKS}PurgeTasks": self._check_purge,
             f"{_TASKS}UpdateTask": self._check_update,
+            f"{_TASKS}RetryTask": self._check_retry,
             **{f"{_TASKS}{name}": _check_queue for name in ("PauseQueue", "ResumeQueue", "ConfigureQueue")},
         }
 
@@ -116,6 +117,11 @@ class Scopes:
         await self._check_ids([request.id], caller)
         if request.HasField("queue") and not caller.may_queue(request.queue or DEFAULT_QUEUE):
             raise _denied(caller, f"queue {request.queue or DEFAULT_QUEUE!r}")
+
+    async def _check_retry(self, request: pb.RetryTaskRequest, caller: Identity) -> None:
+        await self._check_ids([request.id], caller)
+        if request.HasField("handler") and not caller.may_handler(request.handler):
+            raise _denied(caller, f"handler {request.handler!r}")
 
     async def _check_tasks(self, request: Any, caller: Identity) -> None:
         await self._check_ids(request.ids, caller)

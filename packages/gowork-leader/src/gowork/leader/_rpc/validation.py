@@ -152,6 +152,20 @@ def check_update(request: scheduler_pb2.UpdateTaskRequest, violations: Violation
         violations.append(FieldViolation("expires_in_ms", "and expires_at_ms are both set; set one of them"))
 
 
+def check_retry_task(request: scheduler_pb2.RetryTaskRequest, violations: Violations) -> None:
+    """Checks which task is to run again, and with what."""
+    check_id(request.id, "id", violations)
+    has_payload, has_data = request.HasField("payload"), request.HasField("data")
+    if has_payload and has_data:
+        violations.append(FieldViolation("data", "and payload are both set; set one of them"))
+    if (has_payload or has_data) and not (request.payload or request.data or request.handler):
+        description = "is empty and no handler is named; set payload, data or handler"
+        violations.append(FieldViolation("payload" if has_payload else "data", description))
+    _check_size(len(request.payload.encode()), "payload", violations)
+    _check_size(len(request.data), "data", violations)
+    _check_name(request.handler, "handler", violations)
+
+
 def check_trace(traceparent: str, tracestate: str, prefix: str, violations: Violations) -> None:
     """Checks the trace context of a task or a batch."""
     if not traceparent:

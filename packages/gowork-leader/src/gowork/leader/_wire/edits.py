@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from gowork.leader._core.model import Spec
-from gowork.leader._wire.specs import DEFAULT_QUEUE, respecified
+from gowork.leader._wire.specs import DEFAULT_QUEUE, form_of, respecified
 from gowork.proto.limits import TIME_MS_MAX
 from gowork.proto.scheduler.v1 import scheduler_pb2
 
@@ -21,6 +21,11 @@ class Edits(Struct, frozen=True):
     #: When it expires, or how long after the change. A time of 0: never.
     expires_at_ms: int | None = None
     expires_in_ms: int | None = None
+    handler: str | None = None
+    #: One of the two may be set: then it is what the task works on, and `payload_form` is what it was.
+    payload: str | None = None
+    data: bytes | None = None
+    payload_form: int = 0
 
     @property
     def moves_start(self) -> bool:
@@ -53,7 +58,17 @@ class Edits(Struct, frozen=True):
             task.ClearField("expires_in_ms")
             task.expires_at_ms = expires_at_ms
             fields.append("expires_at_ms")
-        return (respecified(task, spec, created_ms) if fields else spec), tuple(fields)
+        if self.handler is not None and self.handler != task.handler:
+            task.handler = self.handler
+            fields.append("handler")
+        form = None
+        if self.payload is not None or self.data is not None:
+            form = self.payload_form
+            before = (task.payload, task.data, form_of(spec, task))
+            task.payload, task.data = self.payload or "", self.data or b""
+            if before != (task.payload, task.data, form):
+                fields.append("payload")
+        return (respecified(task, spec, created_ms, form) if fields else spec), tuple(fields)
 
 
 def _time(at_ms: int | None, in_ms: int | None, now_ms: int) -> int | None:

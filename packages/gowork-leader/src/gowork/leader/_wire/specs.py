@@ -87,15 +87,26 @@ def stored_spec(stored: bytes, created_ms: int) -> Spec:
     return spec.reckoned(created_ms)
 
 
-def respecified(task: scheduler_pb2.Task, before: Spec, created_ms: int) -> Spec:
+def form_of(spec: Spec, task: scheduler_pb2.Task) -> int:
+    """Returns the form of a task's payload. `task` is its body as a message."""
+    return scheduler_pb2.Task.FromString(spec.trace).payload_form or task.payload_form
+
+
+def respecified(task: scheduler_pb2.Task, before: Spec, created_ms: int, form: int | None = None) -> Spec:
     """Returns what a task asks for that was changed.
 
     Args:
         task: `before.body` as a message, with other fields.
         before: what it asked for until now.
         created_ms: when it was submitted; its lengths of time count from then.
+        form: the form of its payload; None: that of before.
     """
-    return _spec_of(task, task.SerializeToString(deterministic=True), before.trace).reckoned(created_ms)
+    trace = before.trace
+    if form is not None:
+        task.ClearField("payload_form")
+        aside = scheduler_pb2.Task.FromString(trace)
+        trace = trace_from(aside) + _form_bytes(scheduler_pb2.Task(payload_form=form))  # type: ignore[arg-type]
+    return _spec_of(task, task.SerializeToString(deterministic=True), trace).reckoned(created_ms)
 
 
 def trace_from(message: scheduler_pb2.Task | scheduler_pb2.ScheduleTasksRequest) -> bytes:
