@@ -1775,17 +1775,46 @@ class RetryTaskRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
+    PAYLOAD_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    PAYLOAD_FORM_FIELD_NUMBER: _builtins.int
+    HANDLER_FIELD_NUMBER: _builtins.int
     id: _builtins.str
+    payload: _builtins.str
+    """What the task works on from now on, in place of its payload or data. Set one of payload and data, or none to keep what it has. Not
+    empty, unless handler is set. At most 1 MiB. With this, or a handler, the task goes behind those that wait already, and changed_fields
+    tells of it; its attempts, and when it was scheduled, stay as they are.
+    """
+    data: _builtins.bytes
+    payload_form: Global___PayloadForm.ValueType
+    """Goes with payload or data; see Task."""
+    handler: _builtins.str
+    """The handler that runs it from now on. Not set: the one that it has."""
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
+        payload: _builtins.str | None = ...,
+        data: _builtins.bytes | None = ...,
+        payload_form: Global___PayloadForm.ValueType = ...,
+        handler: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_data", b"_data", "_handler", b"_handler", "_payload", b"_payload", "data", b"data", "handler", b"handler", "payload", b"payload"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_data", b"_data", "_handler", b"_handler", "_payload", b"_payload", "data", b"data", "handler", b"handler", "id", b"id", "payload", b"payload", "payload_form", b"payload_form"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__data: _TypeAlias = _typing.Literal["data"]  # noqa: Y015
+    _WhichOneofArgType__data: _TypeAlias = _typing.Literal["_data", b"_data"]  # noqa: Y015
+    _WhichOneofReturnType__handler: _TypeAlias = _typing.Literal["handler"]  # noqa: Y015
+    _WhichOneofArgType__handler: _TypeAlias = _typing.Literal["_handler", b"_handler"]  # noqa: Y015
+    _WhichOneofReturnType__payload: _TypeAlias = _typing.Literal["payload"]  # noqa: Y015
+    _WhichOneofArgType__payload: _TypeAlias = _typing.Literal["_payload", b"_payload"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__data) -> _WhichOneofReturnType__data | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__handler) -> _WhichOneofReturnType__handler | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__payload) -> _WhichOneofReturnType__payload | None: ...
 
 Global___RetryTaskRequest: _TypeAlias = RetryTaskRequest  # noqa: Y015
 

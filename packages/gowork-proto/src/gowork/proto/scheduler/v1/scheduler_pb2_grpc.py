@@ -306,6 +306,9 @@ class SchedulerServiceServicer(object):
         """RetryTask puts a task that has ended with ERROR or CANCELLED back into its queue, as new: its attempts stay on
         record and count no more. A pending or running task is left as it is.
 
+        It may run with another payload or handler. Then a pending or running task that does not have these already is refused with
+        NOT_FINISHED.
+
         NOT_FOUND for an unknown id; FAILED_PRECONDITION when it has completed, or has expired by the clock; RESOURCE_EXHAUSTED when
         no more tasks may be pending.
         """

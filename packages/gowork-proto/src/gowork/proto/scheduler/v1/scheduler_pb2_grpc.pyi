@@ -108,6 +108,9 @@ class SchedulerServiceStub:
     """RetryTask puts a task that has ended with ERROR or CANCELLED back into its queue, as new: its attempts stay on
     record and count no more. A pending or running task is left as it is.
 
+    It may run with another payload or handler. Then a pending or running task that does not have these already is refused with
+    NOT_FINISHED.
+
     NOT_FOUND for an unknown id; FAILED_PRECONDITION when it has completed, or has expired by the clock; RESOURCE_EXHAUSTED when
     no more tasks may be pending.
     """
@@ -247,6 +250,9 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     RetryTask: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.RetryTaskRequest, _scheduler_pb2.RetryTaskResponse]  # type: ignore[assignment]
     """RetryTask puts a task that has ended with ERROR or CANCELLED back into its queue, as new: its attempts stay on
     record and count no more. A pending or running task is left as it is.
+
+    It may run with another payload or handler. Then a pending or running task that does not have these already is refused with
+    NOT_FINISHED.
 
     NOT_FOUND for an unknown id; FAILED_PRECONDITION when it has completed, or has expired by the clock; RESOURCE_EXHAUSTED when
     no more tasks may be pending.
@@ -474,6 +480,9 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_scheduler_pb2.RetryTaskResponse, _abc.Awaitable[_scheduler_pb2.RetryTaskResponse]]:
         """RetryTask puts a task that has ended with ERROR or CANCELLED back into its queue, as new: its attempts stay on
         record and count no more. A pending or running task is left as it is.
+
+        It may run with another payload or handler. Then a pending or running task that does not have these already is refused with
+        NOT_FINISHED.
 
         NOT_FOUND for an unknown id; FAILED_PRECONDITION when it has completed, or has expired by the clock; RESOURCE_EXHAUSTED when
         no more tasks may be pending.
