@@ -15,7 +15,9 @@ from gowork.client._leader_fields import KNOWN_HERE, ORIGINAL, SINCE_0_1_0
 CONTRACT = Path(__file__).parents[2] / "packages/gowork-proto/contract/go-work.binpb"
 SERVICES = ("scheduler.v1.SchedulerService", "cluster.v1.LeaderService")
 #: Fields that no client sends: the leader sets them, or workers report them.
-NOT_SENT = ("scheduler.v1.Task.result", "scheduler.v1.Attempt.", "scheduler.v1.TaskCompleteRequest.")
+NOT_SENT = (
+    "scheduler.v1.Task.result", "scheduler.v1.Task.changed_", "scheduler.v1.Attempt.", "scheduler.v1.TaskCompleteRequest.",
+)  # fmt: skip
 
 
 def pool_of(image: bytes) -> descriptor_pool.DescriptorPool:

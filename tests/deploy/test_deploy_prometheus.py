@@ -110,7 +110,7 @@ def code_of_the_runbook() -> list[str]:
 def test_the_runbooks_commands_exist_with_their_options() -> None:
     parts = [part.strip().removeprefix("xargs ") for code in code_of_the_runbook() for part in code.split(" | ")]
     commands = [shlex.split(part) for part in parts if part.startswith("gowork ")]
-    assert ["gowork", "retry"] in commands
+    assert ["gowork", "retry", "ID"] in commands
     assert commands
     for _, *words in commands:
         command: click.Command = root

@@ -33,6 +33,8 @@ from gowork.proto.status import Refusal, status_of
 COMPLETED = pb.TASK_STATUS_COMPLETED
 #: A length of time after which a test fails, in seconds.
 PATIENCE = 60.0
+#: {token of a page: that of the next}
+_NEXT = {"": "second", "second": "third", "third": ""}
 #: Requests of a stream, and None when there is something else to look at.
 _News: TypeAlias = "Queue[pb.SubmitTasksRequest | None]"
 
@@ -190,6 +192,25 @@ class ScriptedLeader(pb_grpc.SchedulerServiceServicer, cluster_grpc.LeaderServic
     def RetryTask(self, request: pb.RetryTaskRequest, context: grpc.ServicerContext) -> pb.RetryTaskResponse:
         self._enter("RetryTask", request, context)
         return pb.RetryTaskResponse()
+
+    def GetTask(self, request: pb.GetTaskRequest, context: grpc.ServicerContext) -> pb.GetTaskResponse:
+        self._enter("GetTask", request, context)
+        return pb.GetTaskResponse(task=pb.Task(id=request.id, payload="old"))
+
+    def CancelTasks(self, request: pb.CancelTasksRequest, context: grpc.ServicerContext) -> pb.CancelTasksResponse:
+        """Three pages, the first of which has the empty token."""
+        self._enter("CancelTasks", request, context)
+        if broken := self.breaks.pop("CancelTasks", None):
+            context.abort(broken.code, broken.message)
+        return pb.CancelTasksResponse(cancelled=2, asked=1, next_page_token=_NEXT[request.page_token])
+
+    def RetryTasks(self, request: pb.RetryTasksRequest, context: grpc.ServicerContext) -> pb.RetryTasksResponse:
+        """As CancelTasks. The first page has no tasks."""
+        self._enter("RetryTasks", request, context)
+        if broken := self.breaks.pop("RetryTasks", None):
+            context.abort(broken.code, broken.message)
+        tasks = 2 if request.page_token else 0
+        return pb.RetryTasksResponse(retried=tasks, expired=tasks // 2, next_page_token=_NEXT[request.page_token])
 
     def BackupStore(
         self, request: pb.BackupStoreRequest, context: grpc.ServicerContext

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from own_ports import own_addresses
@@ -19,6 +20,7 @@ from gowork.client import (
     AlreadyExists,
     AsyncClient,
     AttemptOutcome,
+    CancelledTasks,
     Client,
     FailedPrecondition,
     FailureKind,
@@ -28,6 +30,7 @@ from gowork.client import (
     NewTask,
     NotFound,
     Priority,
+    RetriedTasks,
     RetryPolicy,
     TaskCancelled,
     TaskFailed,
@@ -483,6 +486,63 @@ class TestKeeping:
         with pytest.raises(InvalidArgument):
             client.purge()
 
+    def test_what_a_filter_selects_is_cancelled_and_run_again(self, client: Client, mark: str) -> None:
+        ids = [self.failed(client, mark) for _ in range(3)]
+        waits = client.schedule(21, handler="double", labels={"mark": mark}, delay=3600)
+        told: list[object] = []
+        assert client.cancel_many(labels={"mark": mark}, progress=told.append) == CancelledTasks(cancelled=1)
+        assert told == [CancelledTasks(1, 0)]
+        assert client.get(waits.id).status is TaskStatus.CANCELLED
+        told.clear()
+        assert client.retry_many(labels={"mark": mark}, progress=told.append) == RetriedTasks(retried=3)
+        assert told == [RetriedTasks(3, 0)]
+        tasks = client.wait(ids)
+        assert [len(client.get(task.id).attempts) for task in tasks] == [2, 2, 2]
+        assert client.retry_many("status = CANCELLED", labels={"mark": mark}) == RetriedTasks(retried=1)
+        assert client.get(waits.id).status is TaskStatus.PENDING
+        for nothing in (client.cancel_many, client.retry_many):
+            with pytest.raises(InvalidArgument, match="filter"):
+                nothing()
+
+    def test_a_failed_task_runs_again_with_another_payload_and_handler(self, client: Client, mark: str) -> None:
+        id = self.failed(client, mark)
+        client.retry(id, payload=21, handler="double")
+        assert client.handle(id).result(int) == 42
+        task = client.get(id)
+        assert (task.handler, task.payload, task.changed_fields) == ("double", "21", ("handler", "payload"))
+        assert [attempt.outcome for attempt in task.attempts] == [AttemptOutcome.FAILED, AttemptOutcome.COMPLETED]
+        again = self.failed(client, mark)
+        client.retry(again, payload=b"abc", handler="reverse")
+        assert client.handle(again).result(bytes) == b"cba"
+        third = self.failed(client, mark)
+        client.retry(third, payload={"text": "other"})
+        failure = client.handle(third).wait().failure
+        assert failure is not None
+        assert failure.message == "other"
+        client.retry(third, payload={"text": "other"})
+        assert len(client.get(client.handle(third).wait().id).attempts) == 3
+        with pytest.raises(FailedPrecondition):
+            client.retry(id, payload=1)
+        with pytest.raises(NotFound):
+            client.retry("nobody", payload=1)
+
+    def test_a_task_that_waits_is_changed(self, client: Client, mark: str) -> None:
+        options: dict[str, Any] = {"handler": "double", "labels": {"mark": mark}, "delay": 3600, "expires_in": 7200}
+        id = client.schedule(21, id=mark, **options).id
+        client.update(id, queue=mark, priority="HIGH", expires_at=0)
+        task = client.get(id)
+        assert (task.queue, task.priority, task.expires_at) == (mark, Priority.HIGH, None)
+        assert task.changed_fields == ("expires_at", "priority", "queue")
+        assert task.changed_at is not None
+        assert client.schedule(21, id=mark, **options).id == id
+        client.update(id, run_at=datetime.now(UTC) + timedelta(hours=2), expires_in=timedelta(hours=3))
+        client.update(id, delay=0)
+        assert client.handle(id).result(int) == 42
+        with pytest.raises(FailedPrecondition, match="finished with COMPLETED"):
+            client.update(id, queue="other")
+        with pytest.raises(NotFound):
+            client.update("nobody", queue="other")
+
     def test_a_watch_tells_of_removals(self, client: Client, mark: str) -> None:
         removed: list[str] = []
         id = self.failed(client, mark)
@@ -507,6 +567,15 @@ class TestKeeping:
             await handle.wait()
             await client.retry(handle.id)
             await client.handle(handle.id).wait()
-            assert await client.purge(labels={"mark": mark}) == 1
+            await client.retry(handle.id, payload={"text": "else"})
+            await client.handle(handle.id).wait()
+            assert (await client.get(handle.id)).changed_fields == ("payload",)
+            assert await client.retry_many(labels={"mark": mark}) == RetriedTasks(1)
+            await client.handle(handle.id).wait()
+            later = await client.schedule(21, labels={"mark": mark}, delay=3600)
+            await client.update(later.id, priority="LOW", queue=mark)
+            assert (await client.get(later.id)).queue == mark
+            assert await client.cancel_many(labels={"mark": mark}) == CancelledTasks(1)
+            assert await client.purge(labels={"mark": mark}) == 2
             await client.backup(tmp_path / "backup")
         assert (tmp_path / "backup").stat().st_size > 0

@@ -11,11 +11,11 @@ from gowork.base.codecs import load_codec
 from gowork.base.encryption import Encryption, envelope_of
 from gowork.base.key_files import write_file
 from gowork.client import Client, CodecSetupError
-from gowork.client._encrypting import encrypt, encrypt_like
+from gowork.client._encrypting import encrypt, encrypt_like, rewrite
 from gowork.client._leader_fields import THE_ORIGINAL
 from gowork.client._requests import TaskEncoder
 from gowork.client._responses import task_info
-from gowork.client.errors import LeaderTooOld
+from gowork.client.errors import InvalidArgument, LeaderTooOld
 from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
 
 
@@ -44,6 +44,42 @@ def test_an_old_key_is_not_used_again_because_a_leader_names_it(tmp_path: Path) 
     for known in (task(old, "other"), scheduler.Task(id="a", data=task(old, "x").data[:-1]), scheduler.Task(id="a")):
         assert not encrypt_like(mine, known, both)
         assert mine == task(both, "secret")
+
+
+def test_another_payload_is_encrypted_for_its_task_and_handler(tmp_path: Path) -> None:
+    ours = with_keys(tmp_path, "k1")
+    again = scheduler.Task(id="a", handler="other", payload="new")
+    rewrite(task(ours, "old", handler="h"), again, ours, keeps_payload=False)
+    assert ours.open_payload("a", "other", again.data).text == "new"
+    assert again.payload == ""
+
+
+def test_a_payload_that_is_kept_is_encrypted_anew_for_another_handler(tmp_path: Path) -> None:
+    ours, known = with_keys(tmp_path, "k1"), scheduler.Task()
+    known.CopyFrom(task(ours, "kept", handler="h"))
+    again = scheduler.Task(id="a", handler="other")
+    rewrite(known, again, ours, keeps_payload=True)
+    assert ours.open_payload("a", "other", again.data).text == "kept"
+    same = scheduler.Task(id="a", handler="h")
+    rewrite(task(ours, "kept", handler="h"), same, ours, keeps_payload=True)
+    assert (same.payload, same.data) == ("", b"")
+
+
+def test_what_is_encrypted_stays_so_and_what_is_not_is_not_mixed_with_it(tmp_path: Path) -> None:
+    ours = with_keys(tmp_path, "k1")
+    for known, encryption, keeps, field in (
+        (task(ours, "old", handler="h"), None, False, "payload"),
+        (task(ours, "old", handler="h"), None, True, "handler"),
+        (task(ours, "old", handler="h"), with_keys(tmp_path, "k2"), True, "handler"),
+        (scheduler.Task(id="a", handler="h", payload="old"), ours, False, "payload"),
+    ):
+        again = scheduler.Task(id="a", handler="other", payload="" if keeps else "new")
+        with pytest.raises(InvalidArgument) as caught:
+            rewrite(known, again, encryption, keeps_payload=keeps)
+        assert [violation.field for violation in caught.value.violations] == [field]
+    plain = scheduler.Task(id="a", handler="other", payload="new")
+    rewrite(scheduler.Task(id="a", handler="h", payload="old"), plain, None, keeps_payload=False)
+    assert plain.payload == "new"
 
 
 def test_a_leader_that_knows_no_selectors_is_refused(tmp_path: Path) -> None:

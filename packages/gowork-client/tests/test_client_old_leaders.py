@@ -61,7 +61,7 @@ def many(*payloads: object, **options: Any) -> Call:
 
 
 def make_original(scripted: Any) -> None:
-    scripted.lacks = {"GetLeader", "Activity", "ScheduleTasks", "WaitTask", "WaitTasks", "WatchTasks"}
+    scripted.lacks = {"GetLeader", "Activity", "GetTask", "ScheduleTasks", "WaitTask", "WaitTasks", "WatchTasks"}
 
 
 def tasks_sent(scripted: Any) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from typing import Any
 
 import pytest
@@ -38,6 +39,8 @@ def caller(name: str = "web", **limits: float) -> Identity:
     [
         ("ScheduleTask", pb.ScheduleTaskRequest(), True),
         ("RetryTask", pb.RetryTaskRequest(), True),
+        ("RetryTasks", pb.RetryTasksRequest(), True),
+        ("CancelTasks", pb.CancelTasksRequest(), False),
         ("ScheduleTasks", pb.ScheduleTasksRequest(tasks=[pb.Task()]), True),
         ("GetTask", pb.GetTaskRequest(), False),
         # A node that forwards has bytes. The leader counts the tasks in them.
@@ -61,6 +64,23 @@ def test_each_task_of_a_batch_counts(clock: Clock) -> None:
     counted.enter(web, f"{TASKS}ScheduleTasks", batch, streams=False)
     with pytest.raises(Refusal):
         counted.enter(web, f"{TASKS}ScheduleTask", pb.ScheduleTaskRequest(), streams=False)
+
+
+def test_tasks_that_become_known_during_a_call_count_for_the_next_one(clock: Clock) -> None:
+    counted, web = loads.Loads(), caller(tasks_per_second=10)
+
+    def retry(number: int) -> None:
+        counted.enter(web, f"{TASKS}RetryTasks", pb.RetryTasksRequest(), streams=False)
+        loads.count_more_tasks(number - 1)
+
+    contextvars.Context().run(retry, 500)
+    with pytest.raises(Refusal, match=r"10 tasks a second; repeat this in 48\.10 s"):
+        contextvars.Context().run(retry, 1)
+    clock.now += 48.2
+    contextvars.Context().run(retry, 1)
+    # Of a caller without such a limit they are not counted, and it may have been others who were served here before.
+    contextvars.Context().run(loads.count_more_tasks, 500)
+    contextvars.Context().run(retry, 0)
 
 
 def test_who_was_silent_for_longest_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:

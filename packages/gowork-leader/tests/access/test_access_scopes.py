@@ -33,7 +33,7 @@ OF_TASKS = {
     f"{TASKS}{name}"
     for name in (
         "CancelTask", "RetryTask", "GetTask", "WaitTask", "WaitTasks", "ExplainTask", "TaskComplete", "TaskProgress",
-        "ScheduleTasks", "SubmitTasks",
+        "ScheduleTasks", "SubmitTasks", "UpdateTask",
     )
 }  # fmt: skip
 SESSION = "worker.v1.SessionService/Connect"
@@ -79,6 +79,7 @@ def test_every_call_is_one_of_these() -> None:
     rest = ALL_CALLS.keys() - FREE - OF_TASKS - ADMINISTERS - {SESSION}
     assert {call.partition("/")[2] for call in rest} == {
         "Join", "Leave", "Heartbeat", "CopyStore", "GetTasks", "ListTasks", "WatchTasks", "ScheduleTask",
+        "CancelTasks", "RetryTasks",
     }  # fmt: skip
 
 
@@ -134,6 +135,50 @@ async def test_a_filter_that_leaves_one_s_own_queue_out_shows_no_others(leader: 
     await with_token(leader, "free").submit("b", queue="web")
     for chosen, found in (("queue = web AND queue != other", ["b"]), ("queue = other AND queue = web", [])):
         assert [task.id for task in await with_token(leader, "q").list(filter=chosen)] == found
+
+
+async def test_a_filter_that_leaves_one_s_own_queue_out_cancels_and_retries_nothing(leader: ServedLeader) -> None:
+    free, own = with_token(leader, "free").scheduler, with_token(leader, "q").scheduler
+    for id, queue in (("a", "other"), ("b", "web")):
+        await with_token(leader, "free").submit(id, queue=queue)
+    for chosen in ("status = PENDING", "queue = other", "queue != web"):
+        await out_of_bounds(own.CancelTasks(pb.CancelTasksRequest(filter=chosen), timeout=PATIENCE))
+    assert (await own.CancelTasks(pb.CancelTasksRequest(filter="queue = web"), timeout=PATIENCE)).cancelled == 1
+    await free.CancelTask(pb.CancelTaskRequest(id="a"), timeout=PATIENCE)
+    await out_of_bounds(own.RetryTasks(pb.RetryTasksRequest(filter="status = CANCELLED"), timeout=PATIENCE))
+    chosen = "status = CANCELLED AND queue = web"
+    token = (await own.RetryTasks(pb.RetryTasksRequest(filter=chosen), timeout=PATIENCE)).next_page_token
+    again = pb.RetryTasksRequest(filter=chosen, page_token=token)
+    assert (await own.RetryTasks(again, timeout=PATIENCE)).retried == 1
+    assert {task.id: task.status for task in await with_token(leader, "free").list()} == {
+        "a": pb.TASK_STATUS_CANCELLED,
+        "b": pb.TASK_STATUS_PENDING,
+    }
+
+
+async def test_who_is_bound_changes_own_tasks_and_moves_them_to_own_queues(leader: ServedLeader) -> None:
+    for id, queue in (("a", "other"), ("b", "web")):
+        await with_token(leader, "free").submit(id, queue=queue)
+
+    def change(name: str, **fields: Any) -> Any:
+        return with_token(leader, name).scheduler.UpdateTask(pb.UpdateTaskRequest(**fields), timeout=PATIENCE)
+
+    await out_of_bounds(change("q", id="a", queue="web"))
+    await out_of_bounds(change("q", id="a", priority=pb.TASK_PRIORITY_HIGH))
+    await out_of_bounds(change("q", id="b", queue="other"))
+    await out_of_bounds(change("q", id="b", queue=""))
+    await out_of_bounds(change("h", id="b", priority=pb.TASK_PRIORITY_HIGH))
+    await change("q", id="b", queue="web", priority=pb.TASK_PRIORITY_HIGH)
+    await with_token(leader, "free").submit("c", handler="thumbnail")
+    for id, handler in (("c", "shell"), ("b", "thumbnail")):
+        retried = pb.RetryTaskRequest(id=id, handler=handler)
+        await out_of_bounds(with_token(leader, "h").scheduler.RetryTask(retried, timeout=PATIENCE))
+    await with_token(leader, "free").scheduler.CancelTask(pb.CancelTaskRequest(id="c"), timeout=PATIENCE)
+    own = pb.RetryTaskRequest(id="c", handler="thumbnail", payload="x")
+    await with_token(leader, "h").scheduler.RetryTask(own, timeout=PATIENCE)
+    tasks = {task.id: (task.queue, task.priority) for task in await with_token(leader, "free").list()}
+    del tasks["c"]
+    assert tasks == {"a": ("other", pb.TASK_PRIORITY_LOW), "b": ("web", pb.TASK_PRIORITY_HIGH)}
 
 
 async def test_tasks_of_others_are_not_purged_by_their_ids(leader: ServedLeader) -> None:

@@ -12,12 +12,12 @@ from gowork.leader._access.rights import ADMINISTERS, CALLS, Identity, Limits, d
 MAY = {
     "client": "GetTasks GetTask ListTasks WaitTasks WaitTask WatchTasks Stats Activity ExplainTask ListQueues "
     "ListHandlers "
-    "ScheduleTask ScheduleTasks SubmitTasks CancelTask RetryTask",
+    "ScheduleTask ScheduleTasks SubmitTasks CancelTask RetryTask CancelTasks RetryTasks UpdateTask",
     "worker": "Connect Join Leave Heartbeat TaskComplete TaskProgress",
     "admin": "GetTasks GetTask ListTasks WaitTasks WaitTask WatchTasks Stats Activity ExplainTask ListQueues "
     "ListHandlers "
-    "ScheduleTask ScheduleTasks SubmitTasks CancelTask RetryTask PurgeTasks PauseQueue ResumeQueue ConfigureQueue "
-    "BackupStore Leave Drain StepDown RemoveLeader CompareStores",
+    "ScheduleTask ScheduleTasks SubmitTasks CancelTask RetryTask CancelTasks RetryTasks UpdateTask PurgeTasks "
+    "PauseQueue ResumeQueue ConfigureQueue BackupStore Leave Drain StepDown RemoveLeader CompareStores",
     "read-only": "GetTasks GetTask ListTasks WaitTasks WaitTask WatchTasks Stats Activity ExplainTask ListQueues "
     "ListHandlers",
     "leader": "CopyStore Heartbeat",

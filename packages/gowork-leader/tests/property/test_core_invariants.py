@@ -11,6 +11,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from leader_core import Core, spec, weight
+from leader_core import lane as lane_key
+from msgspec.structs import replace
 
 from gowork.leader._core import changes as ch
 from gowork.leader._core import commands as cmd
@@ -18,9 +20,10 @@ from gowork.leader._core import roster
 from gowork.leader._core.apply import _APPLIERS
 from gowork.leader._core.effects import Grant, GrantTasks
 from gowork.leader._core.kinds import UNIQUE_KEYS, WORKER_DRAINS
-from gowork.leader._core.model import LaneKey, Outcome, Place, Priority, RetryPolicy, Status
+from gowork.leader._core.model import LaneKey, Outcome, Place, Priority, RetryPolicy, Spec, Standing, Status
 from gowork.leader._core.roster import Need
 from gowork.leader._core.state import Settings, Worker
+from gowork.leader._core.tasks import digest_of
 
 IDS = st.sampled_from([f"t{number}" for number in range(12)])
 NAMES = st.sampled_from(["w1", "w2", "w3"])
@@ -39,6 +42,14 @@ SMALL = Settings(window=3, lane_page=4, lane_min=1, timers_max=8)
 
 def test_every_change_can_be_applied():
     assert set(_APPLIERS) == set(get_args(ch.Change))
+
+
+def _selects(spec: Spec, standing: Standing) -> bool:
+    return True
+
+
+def _by_seq(chosen: cmd.Chosen) -> int:
+    return chosen.seq
 
 
 def reporting(connection: int, fence: int, id: str, outcome: Outcome, *, by_columns: bool) -> cmd.ReceiveFrame:
@@ -71,6 +82,8 @@ class Cluster(RuleBasedStateMachine):
         self.core = Core(copy(self.bounds), compares=self.compares)
         self.fence = self.core.state.fence
         self.accepted: dict[tuple[str, int], int] = {}
+        #: What was kept of the first content of each task that was changed: {id: digest}
+        self.first_asked: dict[str, bytes] = {}
         #: Every grant that a worker was ever sent: (instance, id, fence).
         self.sent: list[tuple[str, str, int]] = []
 
@@ -142,10 +155,57 @@ class Cluster(RuleBasedStateMachine):
         elif before is not None:
             assert self.core.stored[id] == before
 
+    @rule(
+        id=IDS,
+        queue=QUEUES,
+        priority=st.sampled_from(Priority),
+        delay=st.sampled_from([None, None, 0, 2]),
+        expiry=st.sampled_from([None, 0, 3]),
+    )
+    def update(self, id: str, queue: str, priority: Priority, delay: int | None, expiry: int | None) -> None:
+        def edit(before: Spec, created_ms: int, now_ms: int) -> tuple[Spec, tuple[str, ...]]:
+            key = before.lane
+            after = replace(
+                before,
+                lane=lane_key(queue, priority, key.handler, key.selector, key.concurrency_key),
+                run_at_ms=before.run_at_ms if delay is None else now_ms + 1000 * delay if delay else 0,
+                expires_at_ms=before.expires_at_ms if expiry is None else now_ms + 1000 * expiry if expiry else 0,
+            )
+            return (replace(after, body=before.body + b"!"), ("queue",)) if after != before else (before, ())
+
+        before = self.core.stored.get(id)
+        answer = self.core.do(cmd.UpdateTask(id, edit, delay is not None)).answer
+        if before is None or isinstance(answer, cmd.Refused):
+            assert self.core.stored.get(id) == before
+            return
+        _, spec, standing = self.core.stored[id]
+        assert (spec.lane.queue, spec.lane.priority) == (queue, priority)
+        assert replace(standing, edit=None, not_before_ms=0) == replace(before[2], edit=None, not_before_ms=0)
+        if standing.edit is not None:
+            assert standing.edit.asked == self.first_asked.setdefault(id, digest_of(before[1].body))
+        if delay is not None:
+            assert standing.not_before_ms == (self.core.wall_ms + 1000 * delay if delay else 0)
+
+    @rule(ids=st.lists(IDS, unique=True), again=st.booleans())
+    def cancel_or_retry_several(self, ids: list[str], again: bool) -> None:
+        chosen = sorted((cmd.Chosen(id, self.core.task(id).seq) for id in ids if id in self.core.stored), key=_by_seq)
+        before = {id: standing for id, (_, _, standing) in self.core.stored.items()}
+        if again:
+            self.core.do(cmd.RetryTasks(chosen, _selects, 0))
+        else:
+            self.core.do(cmd.CancelTasks(chosen, _selects))
+        for id, (_, _, standing) in self.core.stored.items():
+            if before[id].status is Status.COMPLETED or id not in ids:
+                assert standing == before[id]
+            elif not again:
+                assert standing.status > Status.RUNNING or standing.cancel_requested
+
     @rule(id=IDS, strict=st.booleans())
     def purge(self, id: str, strict: bool = False) -> None:
         before = self.core.stored.get(id)
         self.core.do(cmd.Purge([id], strict=strict))
+        if id not in self.core.stored:
+            self.first_asked.pop(id, None)
         assert (id in self.core.stored) is (before is not None and before[2].status < Status.COMPLETED)
 
     @rule(
@@ -358,6 +418,13 @@ class Cluster(RuleBasedStateMachine):
             assert queue.running == len(running)
             assert queue.keys == {key: running.count(key) for key in dict.fromkeys(running) if key}
             assert queue.loaded == sum(lane.live for lane in queue.lanes.values())
+
+    @invariant()
+    def a_changed_task_is_known_by_its_first_content(self) -> None:
+        for id, digest in self.first_asked.items():
+            edit = self.core.standing(id).edit
+            assert edit is not None
+            assert edit.asked == digest
 
     @invariant()
     def memory_holds_a_window(self) -> None:

@@ -85,7 +85,7 @@ def test_tasks_go_every_way_of_the_table_and_no_other(monkeypatch: pytest.Monkey
             match change:
                 case ch.TaskSubmitted():
                     taken.add((None, change.standing.status))
-                case ch.TaskMoved():
+                case ch.TaskMoved() | ch.TaskReplaced():
                     taken.add((state.tasks[change.id].standing.status, change.standing.status))
                 case ch.TaskPurged():
                     taken.add((change.status, None))

@@ -107,7 +107,7 @@ def test_changes_in_runs_come_to_what_they_come_to_one_by_one(monkeypatch: pytes
     )
     run_state_machine_as_test(Runs, settings=chosen)
     assert len(lengths) == 4
-    assert min(lengths.values()) > 10
+    assert min(lengths.values()) > 5
 
 
 def grown(number: int) -> Core:

@@ -25,7 +25,7 @@ from gowork.cli.records import Record, document, line
 #: The width of output that is not a terminal, enough for any row.
 _PIPE_COLUMNS = 100_000
 #: Columns whose cells are folded, not cut, where there is no room, because half an id is of no use.
-_WHOLE = ("ID", "TRACE")
+_WHOLE = ("ID", "TRACE", "EXAMPLE")
 #: Characters that move the cursor, or change the direction or the line in which others are shown.
 _CONTROLS = [
     *range(0x20),

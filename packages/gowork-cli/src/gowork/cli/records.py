@@ -277,6 +277,8 @@ def _asked(task: TaskInfo) -> Record:
         "concurrency_key": task.concurrency_key,
         "unique_key": task.unique_key or None,
         "unique_for": task.unique_for,
+        "changed_at": _time(task.changed_at),
+        "changed_fields": list(task.changed_fields),
         "cancel_requested": task.cancel_requested,
         "progress": _progress(task),
     }
@@ -330,6 +332,11 @@ def _failure(task: TaskInfo, *, whole: bool) -> Record | None:
     if whole:
         record["traceback"] = failure.traceback
     return record
+
+
+def failures_record(tasks: int, first: datetime | None, last: datetime | None, example: str) -> Record:
+    """Converts what is known of failed tasks that were grouped: how many, when, and the id of one of them."""
+    return {"tasks": tasks, "first_failed_at": _time(first), "last_failed_at": _time(last), "example": example}
 
 
 def _time(moment: datetime | None) -> str | None:

@@ -7,6 +7,7 @@ from gowork.client._activity_models import Activity, QueueActivity, QueueCounts
 from gowork.client._async.client import AsyncClient
 from gowork.client._async.handles import AsyncTaskHandle
 from gowork.client._async.watches import AsyncWatch
+from gowork.client._change_models import CancelledTasks, RetriedTasks
 from gowork.client._handler_models import HandlerInfo, HandlerVersion
 from gowork.client._handles import completed
 from gowork.client._ids import new_task_id
@@ -73,6 +74,7 @@ __all__ = [
     "Attempt",
     "AttemptOutcome",
     "CallError",
+    "CancelledTasks",
     "CertificateError",
     "Client",
     "ClientClosed",
@@ -112,6 +114,7 @@ __all__ = [
     "QueueStats",
     "ResourceExhausted",
     "ResultError",
+    "RetriedTasks",
     "RetryPolicy",
     "RunOptions",
     "Stats",

@@ -74,6 +74,38 @@ def encrypt_like(task: scheduler.Task, known: scheduler.Task, encryption: Encryp
     return True
 
 
+def rewrite(known: scheduler.Task, task: scheduler.Task, encryption: Encryption | None, *, keeps_payload: bool) -> None:
+    """Fills in, and encrypts, the payload of a task that is to run again with another payload or handler.
+
+    Args:
+        known: the task as the leader has it.
+        task: has its id, the handler, and the payload unless that is kept.
+        encryption: how the client encrypts; None: it does not.
+        keeps_payload: whether the payload stays as it is.
+
+    Raises:
+        InvalidArgument: when the task is encrypted and the client cannot read or encrypt it, or the other way round.
+    """
+    was_encrypted = LABEL in known.selector
+    if keeps_payload:
+        if not was_encrypted or task.handler == known.handler:
+            return
+        # A ciphertext is bound to the name of the handler.
+        undecrypted = decrypt(known, encryption)
+        if "payload" in undecrypted:
+            raise InvalidArgument.of("handler", f"the payload is {undecrypted['payload']}")
+        task.payload, task.data, task.payload_form = known.payload, known.data, known.payload_form
+    if was_encrypted and encryption is None:
+        raise InvalidArgument.of("payload", f"the task is encrypted; {_HOW}")
+    if encryption is not None:
+        if not was_encrypted:
+            # It may be granted to workers without the codec.
+            raise InvalidArgument.of(
+                "payload", "the task is not encrypted, and this client encrypts; schedule another one"
+            )
+        encrypt(task, encryption)
+
+
 def decrypt(task: scheduler.Task, encryption: Encryption | None) -> Undecrypted:
     """Decrypts all parts of a task that came from a leader, in their places. Parts that cannot be stay as they are, but
     texts are replaced by a note.

@@ -29,6 +29,7 @@ SINCE_0_1_0 = frozenset(
         "scheduler.v1.Task.plugin_version",
         "scheduler.v1.Task.unique_for_ms",
         "scheduler.v1.Task.unique_key",
+        *(f"scheduler.v1.RetryTaskRequest.{name}" for name in ("payload", "data", "payload_form", "handler")),
     }
 )
 #: Fields of tasks that the original reads.

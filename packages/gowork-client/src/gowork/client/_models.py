@@ -304,6 +304,10 @@ class TaskInfo:
     unique_key: str = ""
     #: For how long after its submit it has the key at least, in seconds; None: until it has ended.
     unique_for: float | None = None
+    #: When it was changed last since it was scheduled; None: it never was.
+    changed_at: datetime | None = None
+    #: The names of what was changed, as in "queue".
+    changed_fields: tuple[str, ...] = ()
 
     @overload
     def value(self) -> Any: ...

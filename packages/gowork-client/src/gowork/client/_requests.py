@@ -39,7 +39,7 @@ class TaskEncoder:
     ) -> None:
         self._now = now
         self._encryption = encryption
-        self._options = self._fields(models.NewTask(**options))
+        self._options = task_fields(models.NewTask(**options))
         self._template = scheduler.ScheduleTasksRequest(tasks=(arguments.message(scheduler.Task, **self._options),))
         #: What follows payload in a serialized task.
         self._rest = self._template.tasks[0].SerializeToString()
@@ -70,7 +70,7 @@ class TaskEncoder:
         """
         if isinstance(item, models.NewTask):
             text, data, form = encode_payload(item.payload)
-            own = self._fields(item)
+            own = task_fields(item)
             options = {name: value for name, value in self._options.items() if _INSTEAD.get(name) not in own} | own
             id = item.id
         else:
@@ -134,45 +134,51 @@ class TaskEncoder:
         """The time of this machine, in milliseconds since the epoch."""
         return _moment_ms(self._now(), "delay")
 
-    def _fields(self, task: models.NewTask) -> dict[str, Any]:
-        if task.run_at is not None and task.delay is not None:
-            raise InvalidArgument.of("run_at", "give run_at or delay, not both")
-        if task.expires_at is not None and task.expires_in is not None:
-            raise InvalidArgument.of("expires_at", "give expires_at or expires_in, not both")
-        fields: dict[str, Any] = {}
-        if task.handler is not None:
-            fields["handler"] = handler_name(task.handler)
-        if task.priority is not None:
-            fields["priority"] = _priority(task.priority)
-        if task.queue is not None:
-            fields["queue"] = task.queue
-        if task.labels is not None:
-            fields["labels"] = arguments.pairs(task.labels, "labels")
-        if task.selector is not None:
-            fields["selector"] = arguments.pairs(task.selector, "selector")
-        if task.run_at is not None:
-            fields["run_at_ms"] = _moment_ms(task.run_at, "run_at")
-        if task.delay is not None:
-            fields["delay_ms"] = duration_ms(task.delay, "delay")
-        if task.time_limit is not None:
-            fields["time_limit_ms"] = duration_ms(task.time_limit, "time_limit")
-        if task.expires_at is not None:
-            fields["expires_at_ms"] = _moment_ms(task.expires_at, "expires_at")
-        if task.expires_in is not None:
-            fields["expires_in_ms"] = duration_ms(task.expires_in, "expires_in")
-        if task.retry is not None:
-            fields["retry"] = _retry_to_wire(task.retry)
-        if task.concurrency_key is not None:
-            fields["concurrency_key"] = task.concurrency_key
-        if task.plugin_version is not None:
-            fields["plugin_version"] = version_range(task.plugin_version)
-        if task.unique is not None:
-            if not arguments.text(task.unique, "unique"):
-                raise InvalidArgument.of("unique", "is empty; 1 to 256 bytes are needed, or None for no key")
-            fields["unique_key"] = task.unique
-        if task.unique_for is not None:
-            fields["unique_for_ms"] = duration_ms(task.unique_for, "unique_for")
-        return fields
+
+def task_fields(task: models.NewTask) -> dict[str, Any]:
+    """Returns the fields of a Task that a NewTask sets, except its id and its payload: {name: value}.
+
+    Raises:
+        InvalidArgument: when a field is at fault.
+    """
+    if task.run_at is not None and task.delay is not None:
+        raise InvalidArgument.of("run_at", "give run_at or delay, not both")
+    if task.expires_at is not None and task.expires_in is not None:
+        raise InvalidArgument.of("expires_at", "give expires_at or expires_in, not both")
+    fields: dict[str, Any] = {}
+    if task.handler is not None:
+        fields["handler"] = handler_name(task.handler)
+    if task.priority is not None:
+        fields["priority"] = _priority(task.priority)
+    if task.queue is not None:
+        fields["queue"] = task.queue
+    if task.labels is not None:
+        fields["labels"] = arguments.pairs(task.labels, "labels")
+    if task.selector is not None:
+        fields["selector"] = arguments.pairs(task.selector, "selector")
+    if task.run_at is not None:
+        fields["run_at_ms"] = _moment_ms(task.run_at, "run_at")
+    if task.delay is not None:
+        fields["delay_ms"] = duration_ms(task.delay, "delay")
+    if task.time_limit is not None:
+        fields["time_limit_ms"] = duration_ms(task.time_limit, "time_limit")
+    if task.expires_at is not None:
+        fields["expires_at_ms"] = _moment_ms(task.expires_at, "expires_at")
+    if task.expires_in is not None:
+        fields["expires_in_ms"] = duration_ms(task.expires_in, "expires_in")
+    if task.retry is not None:
+        fields["retry"] = _retry_to_wire(task.retry)
+    if task.concurrency_key is not None:
+        fields["concurrency_key"] = task.concurrency_key
+    if task.plugin_version is not None:
+        fields["plugin_version"] = version_range(task.plugin_version)
+    if task.unique is not None:
+        if not arguments.text(task.unique, "unique"):
+            raise InvalidArgument.of("unique", "is empty; 1 to 256 bytes are needed, or None for no key")
+        fields["unique_key"] = task.unique
+    if task.unique_for is not None:
+        fields["unique_for_ms"] = duration_ms(task.unique_for, "unique_for")
+    return fields
 
 
 def _varint(number: int) -> bytes:
@@ -254,6 +260,36 @@ def drain_request(id: str, budget: models.Duration | None) -> cluster.DrainReque
     """
     budget_ms = 0 if budget is None else max(1, duration_ms(budget, "budget"))
     return arguments.message(cluster.DrainRequest, id=id, budget_ms=budget_ms)
+
+
+def update_request(
+    id: str,
+    *,
+    priority: models.Priority | str | None,
+    queue: str | None,
+    run_at: models.Moment | None,
+    delay: models.Duration | None,
+    expires_at: models.Moment | None,
+    expires_in: models.Duration | None,
+) -> scheduler.UpdateTaskRequest:
+    """Makes a request to change a task. None leaves a field as it is.
+
+    Raises:
+        InvalidArgument: when nothing is to be changed, or a field is at fault.
+    """
+    changed = models.NewTask(
+        priority=priority,  # type: ignore[arg-type] # Any text is checked.
+        queue=queue,
+        run_at=run_at,
+        delay=delay,
+        expires_at=expires_at,
+        expires_in=expires_in,
+    )
+    fields = task_fields(changed)
+    if not fields:
+        names = "priority, queue, run_at, delay, expires_at or expires_in"
+        raise InvalidArgument.of("priority", f"and all others are None; give {names}")
+    return arguments.message(scheduler.UpdateTaskRequest, id=id, **fields)
 
 
 def purge_requests(

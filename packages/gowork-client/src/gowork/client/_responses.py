@@ -64,6 +64,8 @@ def task_info(task: scheduler.Task, encryption: Encryption | None = None) -> mod
         plugin_version=task.plugin_version,
         unique_key=task.unique_key,
         unique_for=task.unique_for_ms / 1000 if task.unique_for_ms else None,
+        changed_at=_moment(task.changed_at_ms),
+        changed_fields=tuple(name.removesuffix("_ms") for name in task.changed_fields),
     )
 
 

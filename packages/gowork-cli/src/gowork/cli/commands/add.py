@@ -16,6 +16,7 @@ from gowork.cli.options import CommonOptions, OutputFormat, common_options, pass
 from gowork.cli.output import harmless, write_record
 from gowork.cli.parameters import duration, pairs, time
 from gowork.cli.payload_checks import PayloadChecks
+from gowork.cli.payloads import payload_of
 from gowork.cli.records import task_record
 from gowork.cli.waiting import spinning
 from gowork.client import Priority, TaskInfo, TaskOptions, TaskStatus, TaskView
@@ -181,18 +182,7 @@ def _words(words: tuple[str, ...], options: TaskOptions) -> tuple[str | None, ms
         raise click.UsageError("too many words: give [ID] PAYLOAD, with the payload in quotes")
     if not words and not options.get("handler"):
         raise click.UsageError("give a PAYLOAD, or a --handler that needs no payload")
-    payload = words[-1] if words else ""
-    data = sys.stdin.buffer.read() if payload == "-" else payload.encode(errors="surrogateescape")
-    return words[0] if len(words) == 2 else None, _payload(data)
-
-
-def _payload(data: bytes) -> msgspec.Raw | bytes:
-    """Returns the payload as text if it is UTF-8, else as bytes. The handler's type says whether the text is JSON."""
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return data
-    return msgspec.Raw(data)
+    return words[0] if len(words) == 2 else None, payload_of(words[-1] if words else "")
 
 
 def _print_result(common: CommonOptions, task: TaskInfo) -> None:

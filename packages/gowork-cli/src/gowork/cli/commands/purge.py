@@ -4,41 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import islice
 
 import click
 
 from gowork.cli import questions
 from gowork.cli.completions import complete_task_id
 from gowork.cli.options import CommonOptions, OutputFormat, common_options, pass_common
-from gowork.cli.output import console, plain, write_record
+from gowork.cli.output import write_record
 from gowork.cli.parameters import duration
+from gowork.cli.selections import Selection, counted
 from gowork.client import Client, NotFound, TaskInfo
 
-#: How many tasks are counted before the question is asked. If there are more, the question says "at least".
-_COUNTED_MAX = 100_000
-#: How many of them are named.
-_EXAMPLES = 5
 #: Selects all finished tasks. Others are never removed.
 _FINISHED = "status != PENDING AND status != RUNNING"
-
-
-@dataclass(frozen=True, slots=True)
-class _Selection:
-    """The finished tasks that would be removed."""
-
-    tasks: int
-    #: Whether there may be more than were counted.
-    more: bool
-    examples: tuple[str, ...]
-
-    def __str__(self) -> str:
-        tasks = "1 finished task" if self.tasks == 1 else f"{self.tasks:,} finished tasks"
-        others = ", …" if self.more or self.tasks > len(self.examples) else ""
-        named = f": {plain(', '.join(self.examples))}{others}" if self.examples else ""
-        return f"{'at least ' if self.more else ''}{tasks}{named}"
 
 
 @click.command(
@@ -89,28 +68,26 @@ def purge(
         if dry_run or not yes:
             selection = _by_id(client, ids) if ids else _by_filter(client, expression, older_than)
             if dry_run or not selection.tasks:
-                _tell(common, selection, dry_run=dry_run)
+                if dry_run:
+                    selection.write(common, "remove")
+                else:
+                    _tell(common, 0)
                 return
             questions.confirm(f"Remove {selection}, with their results?", "give --yes")
         # Tasks that became old enough while the question was open are not removed, because it did not count them.
         age = older_than and older_than + (time.monotonic() - began)
         purged = client.purge(ids, filter=expression or ("" if ids else _FINISHED), older_than=age or 0)
+    _tell(common, purged)
+
+
+def _tell(common: CommonOptions, purged: int) -> None:
     if common.output is not OutputFormat.TABLE:
         write_record({"purged": purged}, common.output)
     else:
         click.echo(f"removed {purged:,} {'task' if purged == 1 else 'tasks'}")
 
 
-def _tell(common: CommonOptions, selection: _Selection, *, dry_run: bool) -> None:
-    """Says which tasks would be removed, or that there is none to remove."""
-    if common.output is not OutputFormat.TABLE:
-        record = {"matched": selection.tasks, "more": selection.more, "examples": list(selection.examples)}
-        write_record(record if dry_run else {"purged": 0}, common.output)
-    else:
-        console().print(plain(f"would remove {selection}" if dry_run else "removed 0 tasks"))
-
-
-def _by_id(client: Client, ids: Iterable[str]) -> _Selection:
+def _by_id(client: Client, ids: Iterable[str]) -> Selection:
     return _selection(_existing(client, ids))
 
 
@@ -123,7 +100,7 @@ def _existing(client: Client, ids: Iterable[str]) -> Iterator[TaskInfo]:
             continue
 
 
-def _by_filter(client: Client, expression: str | None, older_than: float | None) -> _Selection:
+def _by_filter(client: Client, expression: str | None, older_than: float | None) -> Selection:
     found = client.tasks(" AND ".join([expression, _FINISHED] if expression else [_FINISHED]), page_size=1_000)
     if older_than is None:
         return _selection(found)
@@ -134,13 +111,5 @@ def _by_filter(client: Client, expression: str | None, older_than: float | None)
     return _selection(task for task in found if task.finished_at is not None and task.finished_at < before)
 
 
-def _selection(tasks: Iterable[TaskInfo]) -> _Selection:
-    count = 0
-    examples: list[str] = []
-    for task in islice(tasks, _COUNTED_MAX):
-        if not task.status.finished:
-            continue
-        count += 1
-        if len(examples) < _EXAMPLES:
-            examples.append(task.id)
-    return _Selection(count, count == _COUNTED_MAX, tuple(examples))
+def _selection(tasks: Iterable[TaskInfo]) -> Selection:
+    return counted("finished", tasks, lambda task: task.status.finished)

@@ -85,6 +85,8 @@ def _facts(task: TaskInfo) -> Table:
     ):
         if moment is not None:
             add(name, f"{local(moment)} ({ago(moment)})")
+    if task.changed_at is not None:
+        add("changed", f"{', '.join(task.changed_fields)}, {local(task.changed_at)} ({ago(task.changed_at)})")
     if task.started_at and task.finished_at:
         add("took", span(task.finished_at - task.started_at))
     add("time limit", span(task.time_limit))

@@ -17,9 +17,9 @@ from gowork.base.telemetry import is_traced
 from gowork.client import _arguments as arguments
 from gowork.client import _requests as requests
 from gowork.client import _responses as responses
+from gowork.client._async.changes import AsyncChanges
 from gowork.client._async.flights import Flights
 from gowork.client._async.handles import AsyncTaskHandle
-from gowork.client._async.operations import AsyncOperations
 from gowork.client._async.streams import WaitStream, finished, merged, stepped
 from gowork.client._async.watches import AsyncWatch
 from gowork.client._encrypting import encrypt_like
@@ -44,7 +44,7 @@ from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
 _log = logging.getLogger("gowork.client")
 
 
-class AsyncClient(AsyncOperations):
+class AsyncClient(AsyncChanges):
     """Schedules tasks on a cluster and waits for their results.
 
         async with AsyncClient() as client:

@@ -22,9 +22,9 @@ from gowork.client._encrypting import encrypt_like
 from gowork.client._filters import filter_expression
 from gowork.client._leader_fields import THE_ORIGINAL, goes_beyond
 from gowork.client._models import NewTask, RunOptions, TaskFilter, TaskInfo, TaskOptions, TaskView
+from gowork.client._sync.changes import Changes
 from gowork.client._sync.flights import Flights
 from gowork.client._sync.handles import TaskHandle
-from gowork.client._sync.operations import Operations
 from gowork.client._sync.streams import WaitStream, finished, merged, stepped
 from gowork.client._sync.watches import Watch
 from gowork.client._typed import (
@@ -45,7 +45,7 @@ from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
 _log = logging.getLogger("gowork.client")
 
 
-class Client(Operations):
+class Client(Changes):
     """Schedules tasks on a cluster and waits for their results.
 
         with Client() as client:

@@ -23,7 +23,8 @@ from gowork.client import _responses as responses
 from gowork.client._activity_models import Activity
 from gowork.client._backups import BackupFile
 from gowork.client._calls import ADDRESS_VARIABLE, CallSettings, Tries
-from gowork.client._encrypting import encryption_of
+from gowork.client._change_models import KEEP
+from gowork.client._encrypting import encryption_of, rewrite
 from gowork.client._filters import filter_expression
 from gowork.client._handler_models import HandlerInfo
 from gowork.client._leader_models import LeaderInfo, Leaders, StoreComparison
@@ -360,20 +361,50 @@ class Operations:
         )
         return responses.queue((self._calls.call(self._connection.scheduler.ConfigureQueue, request)).queue)
 
-    def retry(self, id: str) -> None:
+    def retry(self, id: str, *, payload: object = KEEP, handler: object = None) -> None:
         """Runs a task that ended with ERROR or CANCELLED again, as if it were new. Its attempts stay on record.
 
         A pending or running task is left as it is. When a leader goes away during the call, and may have run the task
         again, the call is not repeated, because the task could run twice. It raises LeaderUnreachable.
 
+        Args:
+            id: the task's id.
+            payload: what the task works on from now on, as for schedule; not given: what it worked on. With another
+                payload or handler the task goes behind those that wait already, and TaskInfo.changed_fields tells of
+                it.
+            handler: the name of the handler that runs it from now on, or the function that @handler decorated; None
+                for the one that it has.
+
         Raises:
+            InvalidArgument: when the payload or the handler cannot be sent, or the task is encrypted and the client has
+                no key.
             NotFound: when no task has the id.
-            FailedPrecondition: when the task has completed or expired.
+            FailedPrecondition: when the task has completed or expired; with another payload or handler also when it is
+                pending or running.
+            LeaderTooOld: when the leader would drop the payload or the handler.
             CallError: when the leader refused otherwise, or could not be reached.
         """
-        self._calls.send_once(
-            self._connection.scheduler.RetryTask, arguments.message(scheduler.RetryTaskRequest, id=id)
-        )
+        request = arguments.message(scheduler.RetryTaskRequest, id=id)
+        if payload is not KEEP or handler is not None:
+            self._edit(request, payload, None if handler is None else requests.handler_name(handler))
+            self._calls.fit(lambda leader: leader.check(request, self.address))
+        self._calls.send_once(self._connection.scheduler.RetryTask, request)
+
+    def _edit(self, request: scheduler.RetryTaskRequest, payload: object, handler: str | None) -> None:
+        """Fills in with what a task is to run again. It may have to be encrypted as the task is."""
+        response = self._calls.call(self._connection.scheduler.GetTask, scheduler.GetTaskRequest(id=request.id))
+        known, keeps = response.task, payload is KEEP
+        task = arguments.message(scheduler.Task, id=known.id, handler=known.handler if handler is None else handler)
+        if not keeps:
+            task.payload, task.data, task.payload_form = encode_payload(payload)  # type: ignore[assignment] # The number of the enum's value.
+        rewrite(known, task, self._settings.encryption, keeps_payload=keeps)
+        if handler is not None:
+            request.handler = handler
+        if task.data:
+            request.data = task.data
+        elif task.payload or not keeps:
+            request.payload = task.payload
+        request.payload_form = task.payload_form
 
     def purge(
         self,

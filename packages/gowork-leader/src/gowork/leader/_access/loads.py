@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, OrderedDict
+from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 import grpc
@@ -18,11 +20,27 @@ CALLERS_MAX = 10_000
 #: For how many seconds of its rate a caller may be ahead after a pause.
 BURST_SECONDS = 2.0
 _SESSION = "worker.v1.SessionService/Connect"
-_ONE = {"scheduler.v1.SchedulerService/ScheduleTask", "scheduler.v1.SchedulerService/RetryTask"}
+#: Calls that count as one task when they come.
+_ONE = {f"scheduler.v1.SchedulerService/{name}" for name in ("ScheduleTask", "RetryTask", "RetryTasks")}
+#: What may be more of them is counted when they are known.
+_SELECTED = "scheduler.v1.SchedulerService/RetryTasks"
 _SEVERAL = "scheduler.v1.SchedulerService/ScheduleTasks"
 #: {call: what its streams are counted as}; those of other calls are counted together. Clients open streams of
 #: submissions by themselves, so that these must not take the place of a wait.
 _KINDS = {_SESSION: "sessions", "scheduler.v1.SchedulerService/SubmitTasks": "streams of submissions"}
+
+#: Counts more tasks for the call that is served now; None: its caller has no rate of tasks.
+_MORE: ContextVar[Callable[[int], None] | None] = ContextVar("_MORE", default=None)
+
+
+def count_more_tasks(number: int) -> None:
+    """Counts tasks of the call that is served now which could not be counted when it came.
+
+    They are not refused any more. The caller's next call waits for them.
+    """
+    more = _MORE.get()
+    if more is not None and number > 0:
+        more(number)
 
 
 class Loads:
@@ -54,6 +72,8 @@ class Loads:
         if (call in _ONE or call == _SEVERAL) and not isinstance(request, bytes):
             number = 1 if call in _ONE else len(request.tasks)
             load.tasks.take(caller, number, limits.tasks_per_second, now, "tasks")
+            if call == _SELECTED and limits.tasks_per_second is not None:
+                _MORE.set(load.tasks.add)
         if streams:
             kind = _KINDS.get(call, "streams")
             most = limits.sessions if call == _SESSION else limits.streams
@@ -115,6 +135,10 @@ class _Rate:
             seconds = (ahead + min(number, most) - most) / per_second
             raise _reached(caller, f"its {per_second:g} {what} a second; repeat this in {max(seconds, 0.01):.2f} s")
         self._ahead, self._at = ahead + number, now
+
+    def add(self, number: int) -> None:
+        """Takes `number` more now, however far ahead the caller is then."""
+        self._ahead += number
 
 
 def _reached(caller: Identity, what: str) -> Refusal:

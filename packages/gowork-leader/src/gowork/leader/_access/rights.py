@@ -26,7 +26,13 @@ _SEES = {
         "ListQueues",
     )
 } | {f"{_CLUSTER}ListHandlers"}  # fmt: skip
-_SCHEDULES = {f"{_TASKS}{name}" for name in ("ScheduleTask", "ScheduleTasks", "SubmitTasks", "CancelTask", "RetryTask")}
+_SCHEDULES = {
+    f"{_TASKS}{name}"
+    for name in (
+        "ScheduleTask", "ScheduleTasks", "SubmitTasks", "CancelTask", "RetryTask", "CancelTasks", "RetryTasks",
+        "UpdateTask",
+    )
+}  # fmt: skip
 _WORKS = {
     "worker.v1.SessionService/Connect",
     *(f"{_CLUSTER}{name}" for name in ("Join", "Leave", "Heartbeat")),

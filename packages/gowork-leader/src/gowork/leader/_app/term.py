@@ -27,6 +27,7 @@ from gowork.leader._engine.retention import Retention
 from gowork.leader._replication.announcement import Announcement
 from gowork.leader._replication.journal import Journal
 from gowork.leader._rpc.activity import Overview
+from gowork.leader._rpc.changing import Changing
 from gowork.leader._rpc.explaining import Explaining
 from gowork.leader._rpc.following import Following
 from gowork.leader._rpc.handlers import Handlers
@@ -38,6 +39,7 @@ from gowork.leader._rpc.queues import QueueControl
 from gowork.leader._rpc.routing import EffectRouter
 from gowork.leader._rpc.scheduling import Scheduling
 from gowork.leader._rpc.scopes import Scopes
+from gowork.leader._rpc.selecting import Selecting
 from gowork.leader._rpc.services import compose
 from gowork.leader._rpc.sessions import Sessions
 from gowork.leader._version import __version__
@@ -110,6 +112,8 @@ class Term:
                     QueueControl(engine),
                     Following(engine, store),
                     Keeping(engine, store),
+                    Selecting(engine, store),
+                    Changing(engine),
                     Overview(engine, store, counts, __version__),
                 ),
                 "worker.v1.SessionService": (self._sessions,),

@@ -145,6 +145,23 @@ def _task_moved(state: State, change: ch.TaskMoved) -> None:
             _await_expiry(state, task)
 
 
+def _task_replaced(state: State, change: ch.TaskReplaced) -> None:
+    id, pending, old = change.id, state.pending, state.tasks[change.id]
+    if (place := old.place) is not None:
+        _leave(state, old, place)
+    else:
+        _finished_no_more(state, old.standing.status)
+    task = state.tasks[id] = Task(change.seq, change.spec, change.standing)
+    state.next_seq = change.seq + 1
+    if id not in pending.submitted:
+        pending.replaced[id] = old.seq
+        pending.moved.pop(id, None)
+    pending.progressed.pop(id, None)
+    pending.submitted[id] = task
+    _enter(state, task)
+    _await_expiry(state, task)
+
+
 def waited_ms(spec: Spec, granted: Standing) -> int:
     """Returns how long a task waited for its first grant while it could have run, in milliseconds."""
     # The wall clock may have been stepped back since, so the difference may be negative.
@@ -158,6 +175,9 @@ def _task_purged(state: State, change: ch.TaskPurged) -> None:
     pending.moved.pop(change.id, None)
     if pending.submitted.pop(change.id, None) is None:
         pending.removed[change.seq] = change.id
+    elif (replaced := pending.replaced.pop(change.id, None)) is not None:
+        # The store has the record before it was changed in this batch.
+        pending.removed[replaced] = change.id
     _finished_no_more(state, change.status)
 
 
@@ -485,6 +505,7 @@ def _renew(deadlines: dict[str, float], key: str, deadline: float) -> None:
 _APPLIERS: dict[type, Callable[[State, Any], None]] = {
     ch.TaskSubmitted: _task_submitted,
     ch.TaskMoved: _task_moved,
+    ch.TaskReplaced: _task_replaced,
     ch.TaskProgressed: _task_progressed,
     ch.TaskPurged: _task_purged,
     ch.RemovalsForgotten: _removals_forgotten,

@@ -91,6 +91,7 @@ def complete(
         lost_alone=standing.lost_alone,
         suspect=standing.suspect,
         result_is_empty_data=result_is_empty_data,
+        edit=standing.edit,
     )
 
 
@@ -191,6 +192,7 @@ def settle(standing: Standing, report: Report, policy: RetryPolicy | None, wall_
         suspect=suspect,
         uncounted=0 if finished else uncounted,
         unfit=() if finished else standing.unfit,
+        edit=standing.edit,
     )
 
 

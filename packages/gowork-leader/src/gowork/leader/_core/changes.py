@@ -26,6 +26,18 @@ class TaskMoved(Struct, frozen=True, gc=False):
     standing: Standing
 
 
+class TaskReplaced(Struct, frozen=True, gc=False):
+    """A task that does not run asks for something else from now on, and is pending.
+
+    Its record is a new one, with a seq of its own, in the place of the old one.
+    """
+
+    id: str
+    seq: int
+    spec: Spec
+    standing: Standing
+
+
 class TaskProgressed(Struct, frozen=True, gc=False):
     """A handler has said how far it has come."""
 
@@ -257,6 +269,7 @@ class LeasesExtended(Struct, frozen=True, gc=False):
 Change = (
     TaskSubmitted
     | TaskMoved
+    | TaskReplaced
     | TaskProgressed
     | TaskPurged
     | RemovalsForgotten

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Generic, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Generic, NamedTuple, TypeVar
 
 from msgspec import Struct
 
@@ -15,6 +15,7 @@ from gowork.leader._core.model import (
     QueueSettings,
     RetryPolicy,
     Spec,
+    Standing,
 )
 
 A_co = TypeVar("A_co", covariant=True)
@@ -35,6 +36,24 @@ class Purged(Struct, frozen=True, gc=False):
     tasks: int
 
 
+class Cancelled(Struct, frozen=True, gc=False):
+    """The answer to CancelTasks."""
+
+    #: How many were pending, and how many run and are asked to stop.
+    pending: int
+    running: int
+
+
+class Retried(Struct, frozen=True, gc=False):
+    """The answer to RetryTasks."""
+
+    tasks: int
+    #: How many were left alone because they have expired.
+    expired: int
+    #: The seq of the last task that was looked at: there was no room for more, or it is the last one.
+    last_seq: int
+
+
 class Command(Struct, Generic[A_co], frozen=True):
     """One command; `A_co` is the type of its answer unless it is refused."""
 
@@ -51,6 +70,33 @@ class Cancel(Command[None], frozen=True, gc=False):
     """Cancel one task."""
 
     id: str
+
+
+class Chosen(NamedTuple):
+    """A task that a filter has selected. It may have changed since, or be another one with the same id."""
+
+    id: str
+    seq: int
+
+
+class CancelTasks(Command[Cancelled], frozen=True, gc=False):
+    """Cancel those of these tasks that are still selected and have not finished."""
+
+    tasks: Sequence[Chosen]
+    selects: Callable[[Spec, Standing], bool]
+
+
+class UpdateTask(Command[None], frozen=True, gc=False):
+    """Change what a pending task asks for."""
+
+    id: str
+    #: Returns what it asks for from now on, and the names of the fields that differ. Arguments: what it asks for, when
+    #: it was submitted, and the time, both in wall-clock milliseconds.
+    edit: Callable[[Spec, int, int], tuple[Spec, tuple[str, ...]]]
+    #: Whether its time to start is to be changed.
+    moves_start: bool
+    #: See Submit; for the queue into which it goes.
+    queue_pending_max: int | None = None
 
 
 class HeldTask(Struct, frozen=True, gc=False):
@@ -272,6 +318,23 @@ class RetryTask(Command[None], frozen=True, gc=False):
     id: str
     #: See Submit.
     queue_pending_max: int | None = None
+    #: See UpdateTask. None: it asks for what it asked for.
+    edit: Callable[[Spec, int, int], tuple[Spec, tuple[str, ...]]] | None = None
+
+
+class RetryTasks(Command[Retried], frozen=True, gc=False):
+    """Run those of these tasks again that are still selected and have ended with ERROR or CANCELLED.
+
+    If there is no room for all of them, some of the first are run again.
+    """
+
+    #: In the order of seq.
+    tasks: Sequence[Chosen]
+    selects: Callable[[Spec, Standing], bool]
+    #: The number of a batch. Tasks that a later batch has changed are left alone, because they may have run again.
+    changed_max: int
+    #: See Submit.
+    queue_pending_max: int | None = None
 
 
 class Purge(Command[Purged], frozen=True, gc=False):
@@ -329,6 +392,9 @@ AnyCommand = (
     | TakeBackOrphans
     | RetryTask
     | Purge
+    | CancelTasks
+    | RetryTasks
+    | UpdateTask
     | PauseQueue
     | ConfigureQueue
     | Dispatch
@@ -349,6 +415,7 @@ TASK_EXISTS = RefusalCode("ALREADY_EXISTS", "TASK_EXISTS")
 NAME_TAKEN = RefusalCode("ALREADY_EXISTS", "NAME_TAKEN")
 NOT_THE_OWNER = RefusalCode("PERMISSION_DENIED", "NOT_THE_OWNER")
 TASK_FINISHED = RefusalCode("FAILED_PRECONDITION", "TASK_FINISHED")
+TASK_RUNNING = RefusalCode("FAILED_PRECONDITION", "TASK_RUNNING")
 TASK_EXPIRED = RefusalCode("FAILED_PRECONDITION", "TASK_EXPIRED")
 KEY_TAKEN = RefusalCode("FAILED_PRECONDITION", "KEY_TAKEN")
 NOT_FINISHED = RefusalCode("FAILED_PRECONDITION", "NOT_FINISHED")
@@ -377,4 +444,4 @@ class Refused(Struct, frozen=True):
     violations: tuple[tuple[str, str], ...] = ()
 
 
-Answer = Submitted | Purged | Refused | QueueSettings | None
+Answer = Submitted | Purged | Cancelled | Retried | Refused | QueueSettings | None

@@ -22,12 +22,13 @@ from gowork.leader._core.dialled import (
 )
 from gowork.leader._core.dispatch import dispatch
 from gowork.leader._core.drains import drain
+from gowork.leader._core.edits import update_task
 from gowork.leader._core.model import Now
 from gowork.leader._core.queue_settings import configure_queue, pause_queue
-from gowork.leader._core.retention import purge, retry_task
+from gowork.leader._core.retention import purge, retry_task, retry_tasks
 from gowork.leader._core.sessions import close_session, open_session, receive_frame
 from gowork.leader._core.state import State
-from gowork.leader._core.tasks import cancel, submit
+from gowork.leader._core.tasks import cancel, cancel_tasks, submit
 
 
 def decide(state: State, command: cmd.AnyCommand, now: Now) -> Decision:
@@ -69,6 +70,12 @@ def decide(state: State, command: cmd.AnyCommand, now: Now) -> Decision:
             return retry_task(state, command, now)
         case cmd.Purge():
             return purge(state, command)
+        case cmd.CancelTasks():
+            return cancel_tasks(state, command, now)
+        case cmd.RetryTasks():
+            return retry_tasks(state, command, now)
+        case cmd.UpdateTask():
+            return update_task(state, command, now)
         case cmd.PauseQueue():
             return pause_queue(state, command, now)
         case cmd.ConfigureQueue():

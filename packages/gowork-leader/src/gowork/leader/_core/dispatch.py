@@ -122,7 +122,7 @@ def _running(
     old: Standing, fence: int, name: str, instance: str, wall_ms: int, plugin: Plugin | None = None
 ) -> Standing:
     """Where a pending task stands when a member with this name and instance has been given it."""
-    if not old.grants:
+    if not old.grants and old.edit is None:
         # It has no past, nor had it one that a retry left. Each field that is not given is time saved for each task.
         return Standing(RUNNING, old.created_ms, fence, 1, 0, name, instance, wall_ms, plugin=plugin)
     return Standing(
@@ -141,6 +141,7 @@ def _running(
         uncounted=old.uncounted,
         unfit=old.unfit,
         plugin=plugin,
+        edit=old.edit,
     )
 
 

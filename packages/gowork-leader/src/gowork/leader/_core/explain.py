@@ -89,7 +89,7 @@ def explain(state: State, task: Task, now: Now, *, verbose: bool = False) -> Exp
     key = task.spec.lane
     reasons = []
     if standing.not_before_ms:
-        reasons.append(_delay(standing, now))
+        reasons.append(_delay(task, now))
     queue = state.queues.get(key.queue)
     if queue is not None:
         reasons += _limits(queue, key, now)
@@ -187,9 +187,10 @@ def _cancelled(standing: Standing) -> str:
     return "it was cancelled"
 
 
-def _delay(standing: Standing, now: Now) -> Reason:
+def _delay(task: Task, now: Now) -> Reason:
+    standing = task.standing
     seconds = max(0, standing.not_before_ms - now.wall_ms) / 1000
-    if standing.attempts:
+    if standing.attempts and standing.not_before_ms != task.spec.run_at_ms:
         outcome = standing.attempts[-1].outcome
         last = _ENDED.get(outcome, f"was {outcome.name.lower()}")
         message = f"its last attempt {last}; the next one may start {_in(seconds)}"

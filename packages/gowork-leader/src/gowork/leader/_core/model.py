@@ -296,6 +296,17 @@ class Spec(Struct, frozen=True, gc=False):
         return trace[2 : 2 + trace[1]].decode() if trace and trace[0] == _TRACEPARENT_TAG else ""
 
 
+class Edit(Struct, frozen=True, array_like=True, gc=False):
+    """What was changed of a task since it was submitted. It is stored, so new fields go at the end."""
+
+    #: A digest of the body with which it was submitted, so that a repeat of that submit is known; see `digest_of`.
+    asked: bytes
+    #: When it was changed last.
+    changed_ms: int
+    #: The names of the fields of scheduler.v1.Task that were changed, sorted.
+    fields: tuple[str, ...]
+
+
 class Standing(Struct, frozen=True, array_like=True, gc=False):
     """Where a task stands.
 
@@ -338,6 +349,8 @@ class Standing(Struct, frozen=True, array_like=True, gc=False):
     #: While it runs: the plugin whose handler its worker has for it; None when that is not known. Tasks of one session
     #: and handler share the object.
     plugin: Plugin | None = None
+    #: None: it was never changed.
+    edit: Edit | None = None
 
 
 class Task(Struct, gc=False):

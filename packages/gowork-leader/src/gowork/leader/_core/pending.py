@@ -37,6 +37,7 @@ class Pending:
         "moved",
         "progressed",
         "removed",
+        "replaced",
         "submitted",
         "tally",
     )
@@ -56,6 +57,8 @@ class Pending:
         self.moved: dict[str, Task] = {} if before is None else before.moved
         #: {seq: id} of stored tasks that are removed.
         self.removed: dict[int, str] = {} if before is None else before.removed
+        #: {id: seq} of stored records in whose place new ones come, which are in `submitted`.
+        self.replaced: dict[str, int] = {} if before is None else before.replaced
         #: The number of a batch: watchers are told no more of removals in earlier batches. 0: they are told of all.
         self.forgotten_before = 0
         #: {which fact: its new value as it is stored}; None: the fact is removed.

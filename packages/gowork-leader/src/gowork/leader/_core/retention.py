@@ -10,35 +10,88 @@ from msgspec.structs import replace
 from gowork.leader._core import changes as ch
 from gowork.leader._core import commands as cmd
 from gowork.leader._core.decision import Decision
+from gowork.leader._core.edits import edited
 from gowork.leader._core.model import COMPLETED, Brief, Now, Spec, Standing, Status
 from gowork.leader._core.state import State
 from gowork.leader._core.tasks import has_expired, no_room, no_room_in_queues, task_unknown
 from gowork.leader._core.unique import Keys, freed_by_removal
 
+#: The statuses from which a task may run again.
+RETRIED = frozenset({Status.ERROR, Status.CANCELLED})
+
 
 def retry_task(state: State, command: cmd.RetryTask, now: Now) -> Decision:
-    """Puts a task that ended without completing back in its lane, in its old place, as if it were new."""
+    """Puts a task that ended without completing back in its lane, as if it were new.
+
+    It gets its old place, or with another payload or handler the last one.
+    """
     task = state.tasks.get(command.id)
     if task is None:
         return Decision(task_unknown(command.id))
-    standing = task.standing
+    standing, spec = task.standing, task.spec
+    fields: tuple[str, ...] = ()
+    if command.edit is not None:
+        spec, fields = command.edit(spec, standing.created_ms, now.wall_ms)
     if standing.status < COMPLETED:
-        return Decision()
+        if not fields:
+            return Decision()
+        message = f"task {command.id!r} is {standing.status.name}; only a finished one runs again with something else"
+        return Decision(cmd.Refused(cmd.NOT_FINISHED, message))
     if standing.status is COMPLETED:
         message = f"task {command.id!r} has completed; schedule a task with another id to do the same again"
         return Decision(cmd.Refused(cmd.TASK_FINISHED, message))
-    if has_expired(task.spec, now):
+    if has_expired(spec, now):
         message = f"task {command.id!r} has expired, so it can't run again; schedule a new task"
         return Decision(cmd.Refused(cmd.TASK_EXPIRED, message))
     keys = Keys(state, now)
-    refusal = no_room(state, [task.spec]) or no_room_in_queues(state, [task.spec], command.queue_pending_max)
-    if refusal is None and task.spec.unique_key:
-        refusal = _key_taken(task.spec, keys) or keys.too_many()
+    refusal = no_room(state, [spec]) or no_room_in_queues(state, [spec], command.queue_pending_max)
+    if refusal is None and spec.unique_key:
+        refusal = _key_taken(spec, keys) or keys.too_many()
     if refusal is not None:
         return Decision(refusal)
     decision = Decision()
-    decision.changes.append(ch.TaskMoved(command.id, _anew(task.spec, standing, now)))
+    again = _anew(spec, standing, now)
+    if fields:
+        again = edited(again, task.spec, fields, now)
+        decision.changes.append(ch.TaskReplaced(command.id, state.next_seq, spec, again))
+    else:
+        decision.changes.append(ch.TaskMoved(command.id, again))
     decision.changes.extend(keys.taken())
+    return decision
+
+
+def retry_tasks(state: State, command: cmd.RetryTasks, now: Now) -> Decision:
+    """Does so to those of these tasks that have not changed since they were selected, as far as there is room."""
+    found = [
+        task
+        for id, seq in command.tasks
+        if (task := state.tasks.get(id)) is not None
+        and task.seq == seq
+        and task.changed <= command.changed_max
+        and task.standing.status in RETRIED
+        and command.selects(task.spec, task.standing)
+    ]
+    keys = Keys(state, now)
+    again = [task for task in found if not has_expired(task.spec, now) and _has_its_key(task.spec, keys)]
+    last_seq = command.tasks[-1].seq if command.tasks else 0
+    while again:
+        specs = [task.spec for task in again]
+        refusal = no_room(state, specs) or no_room_in_queues(state, specs, command.queue_pending_max)
+        refusal = refusal or keys.too_many()
+        if refusal is None:
+            break
+        if len(again) == 1:
+            return Decision(refusal)
+        # There may be room for some of them.
+        del again[len(again) // 2 :]
+        last_seq = again[-1].seq
+        keys = Keys(state, now)
+        again = [task for task in again if _has_its_key(task.spec, keys)]
+    decision = Decision()
+    decision.changes += [ch.TaskMoved(task.spec.id, _anew(task.spec, task.standing, now)) for task in again]
+    decision.changes.extend(keys.taken())
+    seen = sum(task.seq <= last_seq for task in found)
+    decision.answer = cmd.Retried(len(again), seen - len(again), last_seq)
     return decision
 
 
@@ -66,6 +119,11 @@ def purge(state: State, command: cmd.Purge) -> Decision:
         decision.changes.append(ch.RemovalsForgotten(command.forget_before))
     decision.answer = cmd.Purged(purged)
     return decision
+
+
+def _has_its_key(spec: Spec, keys: Keys) -> bool:
+    """Takes the unique key of a task that runs again, if it has one. Returns whether no other task has it."""
+    return not (spec.unique_key and keys.take(spec.unique_key, spec.id))
 
 
 def _key_taken(spec: Spec, keys: Keys) -> cmd.Refused | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from hashlib import blake2b
 
 from msgspec.structs import replace
 
@@ -18,6 +19,7 @@ from gowork.leader._core.unique import Keys
 
 #: How many wrong tasks an error names.
 _VIOLATIONS_MAX = 20
+_DIGEST_BYTES = 16
 
 
 def submit(state: State, command: cmd.Submit, now: Now) -> Decision:
@@ -108,6 +110,12 @@ def no_room(state: State, specs: Sequence[Spec]) -> cmd.Refused | None:
             f"later, or remove some with `gowork purge`"
         )
         return cmd.Refused(cmd.TOO_MANY_FINISHED, message)
+    return no_lanes(state, specs)
+
+
+def no_lanes(state: State, specs: Sequence[Spec]) -> cmd.Refused | None:
+    """Returns why there is no room for the lanes of these tasks; None when there is."""
+    settings, queues = state.settings, state.queues
     if queues.lanes + len(specs) > settings.lanes_max:
         new = {spec.lane: None for spec in specs if queues.lane(spec.lane) is None}
         if queues.lanes + len(new) > settings.lanes_max:
@@ -159,10 +167,20 @@ def new_tasks(
             delayed = spec.run_at_ms > now.wall_ms
             submitted.append(ch.TaskSubmitted(seq, spec, _delayed(standing, spec) if delayed else standing))
             seq += 1
-        elif earlier.body != spec.body:
+        elif earlier.body != spec.body and (task is None or not was_asked_as(task.standing, spec.body)):
             where = "earlier in this batch" if task is None else "already scheduled"
             taken.append((f"tasks[{place}].id", f"{id!r} is {where} with other content"))
     return submitted, taken
+
+
+def digest_of(body: bytes) -> bytes:
+    """Returns what is kept of the body with which a task was submitted, when it is changed."""
+    return blake2b(body, digest_size=_DIGEST_BYTES).digest()
+
+
+def was_asked_as(standing: Standing, body: bytes) -> bool:
+    """Whether a task was submitted with this body and has been changed since."""
+    return standing.edit is not None and standing.edit.asked == digest_of(body)
 
 
 def _delayed(standing: Standing, spec: Spec) -> Standing:
@@ -181,16 +199,39 @@ def cancel(state: State, command: cmd.Cancel, now: Now) -> Decision:
         return Decision(task_unknown(command.id))
     standing = task.standing
     decision = Decision()
-    if standing.status is Status.PENDING:
-        decision.changes.append(ch.TaskMoved(command.id, ended(standing, Status.CANCELLED, None, now)))
-    elif standing.status is Status.RUNNING:
-        if not standing.cancel_requested:
-            decision.changes.append(ch.TaskMoved(command.id, cancelling(standing)))
-        request_stop(state, task, now, decision)
-    elif standing.status is not Status.CANCELLED:
+    if not _cancel(state, task, now, decision) and standing.status is not Status.CANCELLED:
         message = f"task {command.id!r} has finished with {standing.status.name}; it can't be cancelled any more"
         decision.answer = cmd.Refused(cmd.TASK_FINISHED, message)
     return decision
+
+
+def cancel_tasks(state: State, command: cmd.CancelTasks, now: Now) -> Decision:
+    """Does so to each of these tasks that is still selected, and leaves the others alone."""
+    decision = Decision()
+    pending = running = 0
+    for id, seq in command.tasks:
+        task = state.tasks.get(id)
+        if task is None or task.seq != seq or not command.selects(task.spec, task.standing):
+            continue
+        if _cancel(state, task, now, decision):
+            pending += task.standing.status is Status.PENDING
+            running += task.standing.status is Status.RUNNING
+    decision.answer = cmd.Cancelled(pending, running)
+    return decision
+
+
+def _cancel(state: State, task: Task, now: Now, decision: Decision) -> bool:
+    """Cancels a task that has not finished. Returns whether it had not."""
+    id, standing = task.spec.id, task.standing
+    if standing.status is Status.PENDING:
+        decision.changes.append(ch.TaskMoved(id, ended(standing, Status.CANCELLED, None, now)))
+        return True
+    if standing.status is Status.RUNNING:
+        if not standing.cancel_requested:
+            decision.changes.append(ch.TaskMoved(id, cancelling(standing)))
+        request_stop(state, task, now, decision)
+        return True
+    return False
 
 
 def task_unknown(id: str) -> cmd.Refused:

@@ -127,8 +127,10 @@ def named(command: object) -> Sequence[str]:
             return ids
         case cmd.Submit():
             return [spec.id for spec in command.specs]
-        case cmd.Cancel() | cmd.CompleteTask() | cmd.TellProgress() | cmd.RetryTask():
+        case cmd.Cancel() | cmd.CompleteTask() | cmd.TellProgress() | cmd.RetryTask() | cmd.UpdateTask():
             return (command.id,)
+        case cmd.CancelTasks() | cmd.RetryTasks():
+            return [task.id for task in command.tasks]
         case _:
             return ()
 
@@ -142,10 +144,9 @@ def holders_of_keys(state: State, commands: Iterable[object]) -> Iterator[str]:
                 specs = command.specs
             case cmd.ReceiveFrame():
                 specs = [spec for report in command.reports if report.follow_ups for spec in report.follow_ups]
-            case cmd.RetryTask():
-                # It has been loaded before.
-                task = state.tasks.get(command.id)
-                specs = () if task is None else (task.spec,)
+            case cmd.RetryTask() | cmd.RetryTasks():
+                # They have been loaded before.
+                specs = [state.tasks[id].spec for id in named(command) if id in state.tasks]
             case _:
                 continue
         for spec in specs:

@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 #: How many commands one batch takes. A single command may carry 10,000 tasks.
 BATCH_COMMANDS_MAX = 4096
-#: A batch whose submits and reports carry this many tasks is full.
+#: A batch whose submits, reports, and cancels and retries by filter carry this many tasks is full.
 BATCH_TASKS_MAX = 20_000
 #: A batch is held open while GATHER_COMMANDS_MIN to GATHER_COMMANDS_MAX commands wait for it, and more come in every
 #: GATHER_SECONDS.
@@ -371,6 +371,8 @@ class Engine:
                 tasks += len(what.reports)
                 for columns in what.completions:
                     tasks += len(columns.ids)
+            elif isinstance(what, (cmd.CancelTasks, cmd.RetryTasks)):
+                tasks += len(what.tasks)
             if tasks >= BATCH_TASKS_MAX or place + 1 >= BATCH_COMMANDS_MAX:
                 self._queue = queue[place + 1 :]
                 return queue[: place + 1]

@@ -170,7 +170,10 @@ def _batch(pending: Pending, number: int) -> Batch:
     return Batch(
         [new_task(task) for task in pending.submitted.values()],
         [moved_task(task) for task in pending.moved.values()],
-        [DeletedTask(seq, id, number) for seq, id in pending.removed.items()],
+        [
+            *(DeletedTask(seq, id, number) for seq, id in pending.removed.items()),
+            *(DeletedTask(seq, id, number) for id, seq in pending.replaced.items()),
+        ],
         facts=[Fact(*key, value) for key, value in pending.facts.items() if value is not None],
         facts_gone=[key for key, value in pending.facts.items() if value is None],
         tombstones_before=pending.forgotten_before,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from typing import Any
+from typing import Any, Literal
 
 import grpc
 
@@ -14,7 +14,8 @@ from gowork.leader._engine.loop import Engine
 from gowork.leader._rpc.backups import Backups
 from gowork.leader._rpc.boundary import refusing
 from gowork.leader._rpc.filters import parse_filter
-from gowork.leader._rpc.validation import Violations, check_purge, require_id
+from gowork.leader._rpc.validation import Violations, check_purge, check_retry_task
+from gowork.leader._wire.edits import Edits
 from gowork.leader.store.protocol import Store
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 from gowork.proto.status import invalid
@@ -22,6 +23,9 @@ from gowork.proto.status import invalid
 #: How many tasks one batch removes, and how many batches one call makes.
 PURGE_TASKS_MAX = 1_000
 PURGE_BATCHES_MAX = 100
+
+#: The fields of RetryTaskRequest that change the task; Edits has the same names.
+_EDITED: tuple[Literal["payload", "data", "handler"], ...] = ("payload", "data", "handler")
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -36,8 +40,13 @@ class Keeping:
 
     async def RetryTask(self, request: pb.RetryTaskRequest, context: _Context) -> pb.RetryTaskResponse:
         async with refusing(context):
-            require_id(request.id)
-            await self._engine.ask(cmd.RetryTask(request.id, pending_max()))
+            violations: Violations = []
+            check_retry_task(request, violations)
+            if violations:
+                raise invalid(violations)
+            given = {name: getattr(request, name) for name in _EDITED if request.HasField(name)}
+            edit = Edits(**given, payload_form=int(request.payload_form)).apply if given else None
+            await self._engine.ask(cmd.RetryTask(request.id, pending_max(), edit))
         return pb.RetryTaskResponse()
 
     async def PurgeTasks(self, request: pb.PurgeTasksRequest, context: _Context) -> pb.PurgeTasksResponse:

@@ -71,6 +71,9 @@ def task_message(spec: Spec, standing: Standing, view: int, progress: Progress |
         task.run_at_ms = spec.run_at_ms
     if spec.expires_in_ms:
         task.expires_at_ms = spec.expires_at_ms
+    if standing.edit is not None:
+        task.changed_at_ms = standing.edit.changed_ms
+        task.changed_fields.extend(standing.edit.fields)
     task.fence = standing.fence
     task.created_at_ms = standing.created_ms
     task.started_at_ms = standing.started_ms

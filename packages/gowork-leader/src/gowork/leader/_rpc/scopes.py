@@ -27,7 +27,7 @@ from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 from gowork.proto.status import Refusal
 
 _TASKS = "scheduler.v1.SchedulerService/"
-_OF_ONE_TASK = ("CancelTask", "RetryTask", "GetTask", "WaitTask", "ExplainTask", "TaskComplete", "TaskProgress")
+_OF_ONE_TASK = ("CancelTask", "GetTask", "WaitTask", "ExplainTask", "TaskComplete", "TaskProgress")
 #: How many tasks are looked up at once; each may have 2 MB.
 _LOOK_TASKS = 16
 
@@ -49,9 +49,11 @@ class Scopes:
             f"{_TASKS}ScheduleTask": self._check_new,
             f"{_TASKS}ScheduleTasks": self._check_new,
             f"{_TASKS}WaitTasks": several,
-            f"{_TASKS}ListTasks": _check_filter,
+            **{f"{_TASKS}{name}": _check_filter for name in ("ListTasks", "CancelTasks", "RetryTasks")},
             f"{_TASKS}WatchTasks": _check_watch,
             f"{_TASKS}PurgeTasks": self._check_purge,
+            f"{_TASKS}UpdateTask": self._check_update,
+            f"{_TASKS}RetryTask": self._check_retry,
             **{f"{_TASKS}{name}": _check_queue for name in ("PauseQueue", "ResumeQueue", "ConfigureQueue")},
         }
 
@@ -111,6 +113,16 @@ class Scopes:
 
     async def _check_task(self, request: Any, caller: Identity) -> None:
         await self._check_ids([request.id], caller)
+
+    async def _check_update(self, request: pb.UpdateTaskRequest, caller: Identity) -> None:
+        await self._check_ids([request.id], caller)
+        if request.HasField("queue") and not caller.may_queue(request.queue or DEFAULT_QUEUE):
+            raise _denied(caller, f"queue {request.queue or DEFAULT_QUEUE!r}")
+
+    async def _check_retry(self, request: pb.RetryTaskRequest, caller: Identity) -> None:
+        await self._check_ids([request.id], caller)
+        if request.HasField("handler") and not caller.may_handler(request.handler):
+            raise _denied(caller, f"handler {request.handler!r}")
 
     async def _check_tasks(self, request: Any, caller: Identity) -> None:
         await self._check_ids(request.ids, caller)

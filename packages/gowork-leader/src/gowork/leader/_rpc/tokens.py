@@ -29,6 +29,17 @@ def read_token(token: str, field: str, *scope: str) -> int:
     return int.from_bytes(data)
 
 
+def make_span_token(after: int, until: int, *scope: str) -> str:
+    """Returns a token for going on after one number, up to another; otherwise as make_token."""
+    return _sealed(after.to_bytes(_POSITION_BYTES) + until.to_bytes(_POSITION_BYTES), scope)
+
+
+def read_span_token(token: str, field: str, *scope: str) -> tuple[int, int]:
+    """Returns both numbers in a token of make_span_token; otherwise as read_token."""
+    data = _opened(token, field, scope)
+    return int.from_bytes(data[:_POSITION_BYTES]), int.from_bytes(data[_POSITION_BYTES:])
+
+
 def make_id_token(id: str, *scope: str) -> str:
     """Returns a token for going on after this id; otherwise as make_token."""
     return _sealed(id.encode(), scope)

@@ -132,6 +132,45 @@ def check_task(task: scheduler_pb2.Task, prefix: str, violations: Violations) ->
         check_trace(task.traceparent, task.tracestate, prefix, violations)
 
 
+def check_update(request: scheduler_pb2.UpdateTaskRequest, violations: Violations) -> None:
+    """Checks what is to be changed of a task."""
+    check_id(request.id, "id", violations)
+    if not any(field.name != "id" for field, _ in request.ListFields()):
+        names = "priority, queue, run_at_ms, delay_ms, expires_at_ms, expires_in_ms"
+        violations.append(FieldViolation("priority", f"and all other fields are missing; set one of {names}"))
+    if request.HasField("priority") and request.priority not in _PRIORITIES - {0}:
+        description = f"has the unknown value {request.priority}; use 1 (LOW), 2 (MEDIUM) or 3 (HIGH)"
+        violations.append(FieldViolation("priority", description))
+    _check_name(request.queue, "queue", violations)
+    for name, most in _TIMES:
+        value = getattr(request, name, 0)
+        if not 0 <= value <= most:
+            violations.append(FieldViolation(name, _out_of_time(value, most)))
+    if request.HasField("expires_in_ms") and not request.expires_in_ms:
+        # As a time, 0 means never. Nobody means "at once" by it.
+        violations.append(
+            FieldViolation("expires_in_ms", "is 0; at least 1 is needed. For never, set expires_at_ms to 0")
+        )
+    if request.HasField("delay_ms") and request.HasField("run_at_ms"):
+        violations.append(FieldViolation("delay_ms", "and run_at_ms are both set; set one of them"))
+    if request.HasField("expires_in_ms") and request.HasField("expires_at_ms"):
+        violations.append(FieldViolation("expires_in_ms", "and expires_at_ms are both set; set one of them"))
+
+
+def check_retry_task(request: scheduler_pb2.RetryTaskRequest, violations: Violations) -> None:
+    """Checks which task is to run again, and with what."""
+    check_id(request.id, "id", violations)
+    has_payload, has_data = request.HasField("payload"), request.HasField("data")
+    if has_payload and has_data:
+        violations.append(FieldViolation("data", "and payload are both set; set one of them"))
+    if (has_payload or has_data) and not (request.payload or request.data or request.handler):
+        description = "is empty and no handler is named; set payload, data or handler"
+        violations.append(FieldViolation("payload" if has_payload else "data", description))
+    _check_size(len(request.payload.encode()), "payload", violations)
+    _check_size(len(request.data), "data", violations)
+    _check_name(request.handler, "handler", violations)
+
+
 def check_trace(traceparent: str, tracestate: str, prefix: str, violations: Violations) -> None:
     """Checks the trace context of a task or a batch."""
     if not traceparent:

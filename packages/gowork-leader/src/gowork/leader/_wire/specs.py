@@ -18,7 +18,9 @@ from gowork.proto.scheduler.v1 import scheduler_pb2
 DEFAULT_QUEUE = "default"
 #: Fields of Task that only the leader sets.
 _OUTPUT_ONLY = tuple(
-    field.name for field in scheduler_pb2.Task.DESCRIPTOR.fields if 20 <= field.number <= 33 or field.name == "status"
+    field.name
+    for field in scheduler_pb2.Task.DESCRIPTOR.fields
+    if 20 <= field.number <= 33 or field.name in ("status", "changed_at_ms", "changed_fields")
 )
 #: Fields that go to Spec.trace: they travel with a task, and tasks that differ in them are the same task.
 _ASIDE: tuple[Literal["traceparent", "tracestate", "payload_form"], ...] = ("traceparent", "tracestate", "payload_form")
@@ -83,6 +85,28 @@ def stored_spec(stored: bytes, created_ms: int) -> Spec:
     if not task.traceparent:
         _stored.remember(stored, behind, spec)
     return spec.reckoned(created_ms)
+
+
+def form_of(spec: Spec, task: scheduler_pb2.Task) -> int:
+    """Returns the form of a task's payload. `task` is its body as a message."""
+    return scheduler_pb2.Task.FromString(spec.trace).payload_form or task.payload_form
+
+
+def respecified(task: scheduler_pb2.Task, before: Spec, created_ms: int, form: int | None = None) -> Spec:
+    """Returns what a task asks for that was changed.
+
+    Args:
+        task: `before.body` as a message, with other fields.
+        before: what it asked for until now.
+        created_ms: when it was submitted; its lengths of time count from then.
+        form: the form of its payload; None: that of before.
+    """
+    trace = before.trace
+    if form is not None:
+        task.ClearField("payload_form")
+        aside = scheduler_pb2.Task.FromString(trace)
+        trace = trace_from(aside) + _form_bytes(scheduler_pb2.Task(payload_form=form))  # type: ignore[arg-type]
+    return _spec_of(task, task.SerializeToString(deterministic=True), trace).reckoned(created_ms)
 
 
 def trace_from(message: scheduler_pb2.Task | scheduler_pb2.ScheduleTasksRequest) -> bytes:

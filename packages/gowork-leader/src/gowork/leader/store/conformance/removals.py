@@ -23,6 +23,7 @@ from gowork.leader.store.protocol import (
     MovedTask,
     Query,
     StoreError,
+    Timer,
 )
 
 
@@ -99,6 +100,32 @@ class RemovalConformance(Fixtures):
         await store.commit(Batch([new_task(4, "b", changed=3)]))
         assert sorted((record.seq, record.id) for record in await store.load(["a", "b"])) == [(3, "a"), (4, "b")]
         assert await store.deleted_since(0, 10) == [(2, "a"), (2, "b")]
+        await store.close()
+
+    async def test_a_pending_task_is_deleted_and_written_anew_in_one_batch_into_another_lane(
+        self, open_store: StoreFactory
+    ) -> None:
+        store = open_store()
+        await store.open()
+        waiting, delayed = standing(Status.PENDING), standing(Status.PENDING, not_before_ms=50)
+        await store.commit(
+            Batch(
+                [new_task(1, "a", at=waiting, expires_ms=9), new_task(2, "b", at=delayed, queue="q"), new_task(3, "c")]
+            )
+        )
+        again = [
+            new_task(4, "a", at=delayed, queue="q", changed=2, expires_ms=0),
+            new_task(5, "b", at=waiting, queue="q", changed=2),
+        ]
+        await store.commit(Batch(again, deletes=[DeletedTask(1, "a", 2), DeletedTask(2, "b", 2)]))
+        assert await store.load(["a", "b"]) == [new.record for new in again]
+        assert await store.delayed(None, 10) == [Timer(50, 4, "a")]
+        assert await store.expiring(None, 10) == []
+        lanes = {lane.queue: tasks for lane, tasks in await store.waiting()}
+        assert lanes == {new_task(3).lane.queue: 1, "q": 1}
+        assert [record.id for record in await store.lane_page(again[1].lane, 0, 10, 1 << 20)] == ["b"]
+        assert await seqs_of_page(store, Query(terms=(("queue", "q", True),))) == [4, 5]
+        assert [record.seq for record in await store.changed_since(1, 10)] == [4, 5]
         await store.close()
 
     @pytest.mark.parametrize(

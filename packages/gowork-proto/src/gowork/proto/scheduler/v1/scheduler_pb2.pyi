@@ -291,7 +291,7 @@ Global___WaitCode: _TypeAlias = WaitCode  # noqa: Y015
 @_typing.final
 class Task(_message.Message):
     """Task is one piece of work. The client that schedules it sets fields 1 to 19, 34, 60 and 61. The leader sets status and the fields
-    from 20 to 33, and ignores them on input.
+    from 20 to 33, 55 and 56, and ignores them on input.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -370,6 +370,8 @@ class Task(_message.Message):
     WAITING_REASON_FIELD_NUMBER: _builtins.int
     RESULT_IS_EMPTY_DATA_FIELD_NUMBER: _builtins.int
     PLUGIN_VERSION_FIELD_NUMBER: _builtins.int
+    CHANGED_AT_MS_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELDS_FIELD_NUMBER: _builtins.int
     UNIQUE_KEY_FIELD_NUMBER: _builtins.int
     UNIQUE_FOR_MS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
@@ -444,6 +446,8 @@ class Task(_message.Message):
     worker that tells no version, or one that can't be read, gets only tasks without a range. At most 128 bytes; empty means any
     version.
     """
+    changed_at_ms: _builtins.int
+    """Output only: when it was changed last since it was scheduled, in milliseconds since the Unix epoch; 0: never."""
     unique_key: _builtins.str
     """No other task is made with this key while the task is pending or running: who schedules one meanwhile is told this task's id. At
     most 256 bytes, printable; empty means no key. Keys are those of the whole cluster, whatever the queue and the handler. At most
@@ -476,6 +480,10 @@ class Task(_message.Message):
     @_builtins.property
     def progress(self) -> Global___Progress:
         """Output only: the latest progress that the handler has told."""
+
+    @_builtins.property
+    def changed_fields(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Output only: the names of the fields that were changed."""
 
     def __init__(
         self,
@@ -514,12 +522,14 @@ class Task(_message.Message):
         waiting_reason: _builtins.str = ...,
         result_is_empty_data: _builtins.bool = ...,
         plugin_version: _builtins.str = ...,
+        changed_at_ms: _builtins.int = ...,
+        changed_fields: _abc.Iterable[_builtins.str] | None = ...,
         unique_key: _builtins.str = ...,
         unique_for_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_status", b"_status", "failure", b"failure", "priority", b"priority", "progress", b"progress", "retry", b"retry", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_status", b"_status", "attempts", b"attempts", "attempts_used", b"attempts_used", "cancel_requested", b"cancel_requested", "concurrency_key", b"concurrency_key", "created_at_ms", b"created_at_ms", "data", b"data", "delay_ms", b"delay_ms", "expires_at_ms", b"expires_at_ms", "expires_in_ms", b"expires_in_ms", "failure", b"failure", "fence", b"fence", "finished_at_ms", b"finished_at_ms", "handler", b"handler", "id", b"id", "labels", b"labels", "payload", b"payload", "payload_form", b"payload_form", "plugin_version", b"plugin_version", "priority", b"priority", "progress", b"progress", "queue", b"queue", "result", b"result", "result_data", b"result_data", "result_is_empty_data", b"result_is_empty_data", "retry", b"retry", "run_at_ms", b"run_at_ms", "selector", b"selector", "started_at_ms", b"started_at_ms", "status", b"status", "time_limit_ms", b"time_limit_ms", "traceparent", b"traceparent", "tracestate", b"tracestate", "unique_for_ms", b"unique_for_ms", "unique_key", b"unique_key", "waiting_reason", b"waiting_reason", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_status", b"_status", "attempts", b"attempts", "attempts_used", b"attempts_used", "cancel_requested", b"cancel_requested", "changed_at_ms", b"changed_at_ms", "changed_fields", b"changed_fields", "concurrency_key", b"concurrency_key", "created_at_ms", b"created_at_ms", "data", b"data", "delay_ms", b"delay_ms", "expires_at_ms", b"expires_at_ms", "expires_in_ms", b"expires_in_ms", "failure", b"failure", "fence", b"fence", "finished_at_ms", b"finished_at_ms", "handler", b"handler", "id", b"id", "labels", b"labels", "payload", b"payload", "payload_form", b"payload_form", "plugin_version", b"plugin_version", "priority", b"priority", "progress", b"progress", "queue", b"queue", "result", b"result", "result_data", b"result_data", "result_is_empty_data", b"result_is_empty_data", "retry", b"retry", "run_at_ms", b"run_at_ms", "selector", b"selector", "started_at_ms", b"started_at_ms", "status", b"status", "time_limit_ms", b"time_limit_ms", "traceparent", b"traceparent", "tracestate", b"tracestate", "unique_for_ms", b"unique_for_ms", "unique_key", b"unique_key", "waiting_reason", b"waiting_reason", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
     _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
@@ -1815,17 +1825,46 @@ class RetryTaskRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
+    PAYLOAD_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    PAYLOAD_FORM_FIELD_NUMBER: _builtins.int
+    HANDLER_FIELD_NUMBER: _builtins.int
     id: _builtins.str
+    payload: _builtins.str
+    """What the task works on from now on, in place of its payload or data. Set one of payload and data, or none to keep what it has. Not
+    empty, unless handler is set. At most 1 MiB. With this, or a handler, the task goes behind those that wait already, and changed_fields
+    tells of it; its attempts, and when it was scheduled, stay as they are.
+    """
+    data: _builtins.bytes
+    payload_form: Global___PayloadForm.ValueType
+    """Goes with payload or data; see Task."""
+    handler: _builtins.str
+    """The handler that runs it from now on. Not set: the one that it has."""
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
+        payload: _builtins.str | None = ...,
+        data: _builtins.bytes | None = ...,
+        payload_form: Global___PayloadForm.ValueType = ...,
+        handler: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_data", b"_data", "_handler", b"_handler", "_payload", b"_payload", "data", b"data", "handler", b"handler", "payload", b"payload"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_data", b"_data", "_handler", b"_handler", "_payload", b"_payload", "data", b"data", "handler", b"handler", "id", b"id", "payload", b"payload", "payload_form", b"payload_form"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__data: _TypeAlias = _typing.Literal["data"]  # noqa: Y015
+    _WhichOneofArgType__data: _TypeAlias = _typing.Literal["_data", b"_data"]  # noqa: Y015
+    _WhichOneofReturnType__handler: _TypeAlias = _typing.Literal["handler"]  # noqa: Y015
+    _WhichOneofArgType__handler: _TypeAlias = _typing.Literal["_handler", b"_handler"]  # noqa: Y015
+    _WhichOneofReturnType__payload: _TypeAlias = _typing.Literal["payload"]  # noqa: Y015
+    _WhichOneofArgType__payload: _TypeAlias = _typing.Literal["_payload", b"_payload"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__data) -> _WhichOneofReturnType__data | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__handler) -> _WhichOneofReturnType__handler | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__payload) -> _WhichOneofReturnType__payload | None: ...
 
 Global___RetryTaskRequest: _TypeAlias = RetryTaskRequest  # noqa: Y015
 
@@ -2267,3 +2306,196 @@ class BackupStoreResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BackupStoreResponse: _TypeAlias = BackupStoreResponse  # noqa: Y015
+
+@_typing.final
+class CancelTasksRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILTER_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    filter: _builtins.str
+    """As in ListTasksRequest, over unfinished tasks only. Not empty; `status != COMPLETED` selects all of these."""
+    page_token: _builtins.str
+    """The next_page_token of the call before, with the same filter; empty for the first call."""
+    def __init__(
+        self,
+        *,
+        filter: _builtins.str = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelTasksRequest: _TypeAlias = CancelTasksRequest  # noqa: Y015
+
+@_typing.final
+class CancelTasksResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CANCELLED_FIELD_NUMBER: _builtins.int
+    ASKED_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    cancelled: _builtins.int
+    """How many pending tasks this call has cancelled."""
+    asked: _builtins.int
+    """How many running tasks are asked to stop, by this call or an earlier one."""
+    next_page_token: _builtins.str
+    """Empty when there are no more."""
+    def __init__(
+        self,
+        *,
+        cancelled: _builtins.int = ...,
+        asked: _builtins.int = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asked", b"asked", "cancelled", b"cancelled", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelTasksResponse: _TypeAlias = CancelTasksResponse  # noqa: Y015
+
+@_typing.final
+class RetryTasksRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILTER_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    filter: _builtins.str
+    """As in ListTasksRequest, over tasks that have ended with ERROR. Those that were CANCELLED are among them only if the filter has a
+    term for the status that selects them. Not empty; `status = ERROR` selects all that failed.
+    """
+    page_token: _builtins.str
+    """The next_page_token of the call before, with the same filter; empty for the first call."""
+    def __init__(
+        self,
+        *,
+        filter: _builtins.str = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryTasksRequest: _TypeAlias = RetryTasksRequest  # noqa: Y015
+
+@_typing.final
+class RetryTasksResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RETRIED_FIELD_NUMBER: _builtins.int
+    EXPIRED_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    retried: _builtins.int
+    """How many tasks this call has put back into their queues."""
+    expired: _builtins.int
+    """How many tasks this call has left alone, because they have expired by the clock."""
+    next_page_token: _builtins.str
+    """Empty when there are no more."""
+    def __init__(
+        self,
+        *,
+        retried: _builtins.int = ...,
+        expired: _builtins.int = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expired", b"expired", "next_page_token", b"next_page_token", "retried", b"retried"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryTasksResponse: _TypeAlias = RetryTasksResponse  # noqa: Y015
+
+@_typing.final
+class UpdateTaskRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    QUEUE_FIELD_NUMBER: _builtins.int
+    RUN_AT_MS_FIELD_NUMBER: _builtins.int
+    DELAY_MS_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_MS_FIELD_NUMBER: _builtins.int
+    EXPIRES_IN_MS_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    priority: Global___TaskPriority.ValueType
+    """What is not set stays as it is."""
+    queue: _builtins.str
+    """"default" when empty. At most 128 bytes, printable."""
+    run_at_ms: _builtins.int
+    """Not to be started before this time, in milliseconds since the Unix epoch, up to the year 9999. 0 means at once. It also counts for
+    a task that waits for its next attempt.
+    """
+    delay_ms: _builtins.int
+    """In place of run_at_ms: not to be started before this many milliseconds have passed since the leader took this call. At most 10
+    years; 0 means at once.
+    """
+    expires_at_ms: _builtins.int
+    """Not to be started after this time, in milliseconds since the Unix epoch, up to the year 9999. 0 means never."""
+    expires_in_ms: _builtins.int
+    """In place of expires_at_ms: not to be started after this many milliseconds have passed since the leader took this call. At least
+    1, and at most 10 years.
+    """
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        priority: Global___TaskPriority.ValueType | None = ...,
+        queue: _builtins.str | None = ...,
+        run_at_ms: _builtins.int | None = ...,
+        delay_ms: _builtins.int | None = ...,
+        expires_at_ms: _builtins.int | None = ...,
+        expires_in_ms: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_delay_ms", b"_delay_ms", "_expires_at_ms", b"_expires_at_ms", "_expires_in_ms", b"_expires_in_ms", "_priority", b"_priority", "_queue", b"_queue", "_run_at_ms", b"_run_at_ms", "delay_ms", b"delay_ms", "expires_at_ms", b"expires_at_ms", "expires_in_ms", b"expires_in_ms", "priority", b"priority", "queue", b"queue", "run_at_ms", b"run_at_ms"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_delay_ms", b"_delay_ms", "_expires_at_ms", b"_expires_at_ms", "_expires_in_ms", b"_expires_in_ms", "_priority", b"_priority", "_queue", b"_queue", "_run_at_ms", b"_run_at_ms", "delay_ms", b"delay_ms", "expires_at_ms", b"expires_at_ms", "expires_in_ms", b"expires_in_ms", "id", b"id", "priority", b"priority", "queue", b"queue", "run_at_ms", b"run_at_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__delay_ms: _TypeAlias = _typing.Literal["delay_ms"]  # noqa: Y015
+    _WhichOneofArgType__delay_ms: _TypeAlias = _typing.Literal["_delay_ms", b"_delay_ms"]  # noqa: Y015
+    _WhichOneofReturnType__expires_at_ms: _TypeAlias = _typing.Literal["expires_at_ms"]  # noqa: Y015
+    _WhichOneofArgType__expires_at_ms: _TypeAlias = _typing.Literal["_expires_at_ms", b"_expires_at_ms"]  # noqa: Y015
+    _WhichOneofReturnType__expires_in_ms: _TypeAlias = _typing.Literal["expires_in_ms"]  # noqa: Y015
+    _WhichOneofArgType__expires_in_ms: _TypeAlias = _typing.Literal["_expires_in_ms", b"_expires_in_ms"]  # noqa: Y015
+    _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
+    _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
+    _WhichOneofReturnType__queue: _TypeAlias = _typing.Literal["queue"]  # noqa: Y015
+    _WhichOneofArgType__queue: _TypeAlias = _typing.Literal["_queue", b"_queue"]  # noqa: Y015
+    _WhichOneofReturnType__run_at_ms: _TypeAlias = _typing.Literal["run_at_ms"]  # noqa: Y015
+    _WhichOneofArgType__run_at_ms: _TypeAlias = _typing.Literal["_run_at_ms", b"_run_at_ms"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__delay_ms) -> _WhichOneofReturnType__delay_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expires_at_ms) -> _WhichOneofReturnType__expires_at_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expires_in_ms) -> _WhichOneofReturnType__expires_in_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__priority) -> _WhichOneofReturnType__priority | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__queue) -> _WhichOneofReturnType__queue | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__run_at_ms) -> _WhichOneofReturnType__run_at_ms | None: ...
+
+Global___UpdateTaskRequest: _TypeAlias = UpdateTaskRequest  # noqa: Y015
+
+@_typing.final
+class UpdateTaskResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateTaskResponse: _TypeAlias = UpdateTaskResponse  # noqa: Y015

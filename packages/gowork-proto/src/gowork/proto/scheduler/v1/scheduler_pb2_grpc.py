@@ -153,6 +153,21 @@ class SchedulerServiceStub(object):
                 request_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.BackupStoreRequest.SerializeToString,
                 response_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.BackupStoreResponse.FromString,
                 _registered_method=True)
+        self.CancelTasks = channel.unary_unary(
+                '/scheduler.v1.SchedulerService/CancelTasks',
+                request_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.CancelTasksRequest.SerializeToString,
+                response_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.CancelTasksResponse.FromString,
+                _registered_method=True)
+        self.RetryTasks = channel.unary_unary(
+                '/scheduler.v1.SchedulerService/RetryTasks',
+                request_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.RetryTasksRequest.SerializeToString,
+                response_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.RetryTasksResponse.FromString,
+                _registered_method=True)
+        self.UpdateTask = channel.unary_unary(
+                '/scheduler.v1.SchedulerService/UpdateTask',
+                request_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.UpdateTaskRequest.SerializeToString,
+                response_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.UpdateTaskResponse.FromString,
+                _registered_method=True)
 
 
 class SchedulerServiceServicer(object):
@@ -292,6 +307,9 @@ class SchedulerServiceServicer(object):
         """RetryTask puts a task that has ended with ERROR or CANCELLED back into its queue, as new: its attempts stay on
         record and count no more. A pending or running task is left as it is.
 
+        It may run with another payload or handler. Then a pending or running task that does not have these already is refused with
+        NOT_FINISHED.
+
         NOT_FOUND for an unknown id; FAILED_PRECONDITION when it has completed, has expired by the clock, or when another task has its
         unique_key (KEY_TAKEN); RESOURCE_EXHAUSTED when no more tasks may be pending.
         """
@@ -362,6 +380,42 @@ class SchedulerServiceServicer(object):
         `gowork-leader --restore`.
 
         UNIMPLEMENTED when the store is not one file; RESOURCE_EXHAUSTED while another backup runs, or when there is no room for it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelTasks(self, request, context):
+        """CancelTasks does what CancelTask does to the unfinished tasks that a filter selects, at most 1,000 in one call, the first that were
+        submitted first. Call it again with next_page_token until that is empty. A call may be repeated. Tasks that are submitted after the
+        first call are left alone.
+
+        INVALID_ARGUMENT for an empty filter, or one that does not parse.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetryTasks(self, request, context):
+        """RetryTasks does what RetryTask does to the failed tasks that a filter selects, at most 1,000 in one call. The first call runs none: it
+        answers the next_page_token, which stands for what had ended by then. Call it again with that until it is empty. A task that
+        ends again meanwhile is not run once more, so that a call may be repeated.
+
+        INVALID_ARGUMENT for an empty filter, or one that does not parse; RESOURCE_EXHAUSTED when not even one more task may be pending: call
+        again with the same token when some have run.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateTask(self, request, context):
+        """UpdateTask changes the queue, the priority or the times of a pending task: all that is set, or nothing. The task goes behind those
+        that wait already in its queue and priority. It keeps its id, its attempts and when it was scheduled. A repeat of the submit
+        with which it was scheduled still succeeds and changes nothing. A watch that goes on from a token may be told of it as removed,
+        and then as changed.
+
+        NOT_FOUND for an unknown id; FAILED_PRECONDITION when it runs (TASK_RUNNING), has finished (TASK_FINISHED), or has expired;
+        INVALID_ARGUMENT when nothing is set, or a limit is broken; RESOURCE_EXHAUSTED when no more tasks may be pending there.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -484,6 +538,21 @@ def add_SchedulerServiceServicer_to_server(servicer, server):
                     servicer.BackupStore,
                     request_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.BackupStoreRequest.FromString,
                     response_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.BackupStoreResponse.SerializeToString,
+            ),
+            'CancelTasks': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelTasks,
+                    request_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.CancelTasksRequest.FromString,
+                    response_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.CancelTasksResponse.SerializeToString,
+            ),
+            'RetryTasks': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryTasks,
+                    request_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.RetryTasksRequest.FromString,
+                    response_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.RetryTasksResponse.SerializeToString,
+            ),
+            'UpdateTask': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateTask,
+                    request_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.UpdateTaskRequest.FromString,
+                    response_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.UpdateTaskResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1111,6 +1180,87 @@ class SchedulerService(object):
             '/scheduler.v1.SchedulerService/BackupStore',
             gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.BackupStoreRequest.SerializeToString,
             gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.BackupStoreResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelTasks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/scheduler.v1.SchedulerService/CancelTasks',
+            gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.CancelTasksRequest.SerializeToString,
+            gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.CancelTasksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryTasks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/scheduler.v1.SchedulerService/RetryTasks',
+            gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.RetryTasksRequest.SerializeToString,
+            gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.RetryTasksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateTask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/scheduler.v1.SchedulerService/UpdateTask',
+            gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.UpdateTaskRequest.SerializeToString,
+            gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.UpdateTaskResponse.FromString,
             options,
             channel_credentials,
             insecure,

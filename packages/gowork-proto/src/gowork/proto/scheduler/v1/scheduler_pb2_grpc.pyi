@@ -109,6 +109,9 @@ class SchedulerServiceStub:
     """RetryTask puts a task that has ended with ERROR or CANCELLED back into its queue, as new: its attempts stay on
     record and count no more. A pending or running task is left as it is.
 
+    It may run with another payload or handler. Then a pending or running task that does not have these already is refused with
+    NOT_FINISHED.
+
     NOT_FOUND for an unknown id; FAILED_PRECONDITION when it has completed, has expired by the clock, or when another task has its
     unique_key (KEY_TAKEN); RESOURCE_EXHAUSTED when no more tasks may be pending.
     """
@@ -143,6 +146,30 @@ class SchedulerServiceStub:
     `gowork-leader --restore`.
 
     UNIMPLEMENTED when the store is not one file; RESOURCE_EXHAUSTED while another backup runs, or when there is no room for it.
+    """
+    CancelTasks: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.CancelTasksRequest, _scheduler_pb2.CancelTasksResponse]
+    """CancelTasks does what CancelTask does to the unfinished tasks that a filter selects, at most 1,000 in one call, the first that were
+    submitted first. Call it again with next_page_token until that is empty. A call may be repeated. Tasks that are submitted after the
+    first call are left alone.
+
+    INVALID_ARGUMENT for an empty filter, or one that does not parse.
+    """
+    RetryTasks: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.RetryTasksRequest, _scheduler_pb2.RetryTasksResponse]
+    """RetryTasks does what RetryTask does to the failed tasks that a filter selects, at most 1,000 in one call. The first call runs none: it
+    answers the next_page_token, which stands for what had ended by then. Call it again with that until it is empty. A task that
+    ends again meanwhile is not run once more, so that a call may be repeated.
+
+    INVALID_ARGUMENT for an empty filter, or one that does not parse; RESOURCE_EXHAUSTED when not even one more task may be pending: call
+    again with the same token when some have run.
+    """
+    UpdateTask: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.UpdateTaskRequest, _scheduler_pb2.UpdateTaskResponse]
+    """UpdateTask changes the queue, the priority or the times of a pending task: all that is set, or nothing. The task goes behind those
+    that wait already in its queue and priority. It keeps its id, its attempts and when it was scheduled. A repeat of the submit
+    with which it was scheduled still succeeds and changes nothing. A watch that goes on from a token may be told of it as removed,
+    and then as changed.
+
+    NOT_FOUND for an unknown id; FAILED_PRECONDITION when it runs (TASK_RUNNING), has finished (TASK_FINISHED), or has expired;
+    INVALID_ARGUMENT when nothing is set, or a limit is broken; RESOURCE_EXHAUSTED when no more tasks may be pending there.
     """
 
 @_typing.type_check_only
@@ -226,6 +253,9 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     """RetryTask puts a task that has ended with ERROR or CANCELLED back into its queue, as new: its attempts stay on
     record and count no more. A pending or running task is left as it is.
 
+    It may run with another payload or handler. Then a pending or running task that does not have these already is refused with
+    NOT_FINISHED.
+
     NOT_FOUND for an unknown id; FAILED_PRECONDITION when it has completed, has expired by the clock, or when another task has its
     unique_key (KEY_TAKEN); RESOURCE_EXHAUSTED when no more tasks may be pending.
     """
@@ -260,6 +290,30 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     `gowork-leader --restore`.
 
     UNIMPLEMENTED when the store is not one file; RESOURCE_EXHAUSTED while another backup runs, or when there is no room for it.
+    """
+    CancelTasks: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.CancelTasksRequest, _scheduler_pb2.CancelTasksResponse]  # type: ignore[assignment]
+    """CancelTasks does what CancelTask does to the unfinished tasks that a filter selects, at most 1,000 in one call, the first that were
+    submitted first. Call it again with next_page_token until that is empty. A call may be repeated. Tasks that are submitted after the
+    first call are left alone.
+
+    INVALID_ARGUMENT for an empty filter, or one that does not parse.
+    """
+    RetryTasks: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.RetryTasksRequest, _scheduler_pb2.RetryTasksResponse]  # type: ignore[assignment]
+    """RetryTasks does what RetryTask does to the failed tasks that a filter selects, at most 1,000 in one call. The first call runs none: it
+    answers the next_page_token, which stands for what had ended by then. Call it again with that until it is empty. A task that
+    ends again meanwhile is not run once more, so that a call may be repeated.
+
+    INVALID_ARGUMENT for an empty filter, or one that does not parse; RESOURCE_EXHAUSTED when not even one more task may be pending: call
+    again with the same token when some have run.
+    """
+    UpdateTask: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.UpdateTaskRequest, _scheduler_pb2.UpdateTaskResponse]  # type: ignore[assignment]
+    """UpdateTask changes the queue, the priority or the times of a pending task: all that is set, or nothing. The task goes behind those
+    that wait already in its queue and priority. It keeps its id, its attempts and when it was scheduled. A repeat of the submit
+    with which it was scheduled still succeeds and changes nothing. A watch that goes on from a token may be told of it as removed,
+    and then as changed.
+
+    NOT_FOUND for an unknown id; FAILED_PRECONDITION when it runs (TASK_RUNNING), has finished (TASK_FINISHED), or has expired;
+    INVALID_ARGUMENT when nothing is set, or a limit is broken; RESOURCE_EXHAUSTED when no more tasks may be pending there.
     """
 
 class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -430,6 +484,9 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         """RetryTask puts a task that has ended with ERROR or CANCELLED back into its queue, as new: its attempts stay on
         record and count no more. A pending or running task is left as it is.
 
+        It may run with another payload or handler. Then a pending or running task that does not have these already is refused with
+        NOT_FINISHED.
+
         NOT_FOUND for an unknown id; FAILED_PRECONDITION when it has completed, has expired by the clock, or when another task has its
         unique_key (KEY_TAKEN); RESOURCE_EXHAUSTED when no more tasks may be pending.
         """
@@ -512,6 +569,48 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         `gowork-leader --restore`.
 
         UNIMPLEMENTED when the store is not one file; RESOURCE_EXHAUSTED while another backup runs, or when there is no room for it.
+        """
+
+    @_abc_1.abstractmethod
+    def CancelTasks(
+        self,
+        request: _scheduler_pb2.CancelTasksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scheduler_pb2.CancelTasksResponse, _abc.Awaitable[_scheduler_pb2.CancelTasksResponse]]:
+        """CancelTasks does what CancelTask does to the unfinished tasks that a filter selects, at most 1,000 in one call, the first that were
+        submitted first. Call it again with next_page_token until that is empty. A call may be repeated. Tasks that are submitted after the
+        first call are left alone.
+
+        INVALID_ARGUMENT for an empty filter, or one that does not parse.
+        """
+
+    @_abc_1.abstractmethod
+    def RetryTasks(
+        self,
+        request: _scheduler_pb2.RetryTasksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scheduler_pb2.RetryTasksResponse, _abc.Awaitable[_scheduler_pb2.RetryTasksResponse]]:
+        """RetryTasks does what RetryTask does to the failed tasks that a filter selects, at most 1,000 in one call. The first call runs none: it
+        answers the next_page_token, which stands for what had ended by then. Call it again with that until it is empty. A task that
+        ends again meanwhile is not run once more, so that a call may be repeated.
+
+        INVALID_ARGUMENT for an empty filter, or one that does not parse; RESOURCE_EXHAUSTED when not even one more task may be pending: call
+        again with the same token when some have run.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateTask(
+        self,
+        request: _scheduler_pb2.UpdateTaskRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scheduler_pb2.UpdateTaskResponse, _abc.Awaitable[_scheduler_pb2.UpdateTaskResponse]]:
+        """UpdateTask changes the queue, the priority or the times of a pending task: all that is set, or nothing. The task goes behind those
+        that wait already in its queue and priority. It keeps its id, its attempts and when it was scheduled. A repeat of the submit
+        with which it was scheduled still succeeds and changes nothing. A watch that goes on from a token may be told of it as removed,
+        and then as changed.
+
+        NOT_FOUND for an unknown id; FAILED_PRECONDITION when it runs (TASK_RUNNING), has finished (TASK_FINISHED), or has expired;
+        INVALID_ARGUMENT when nothing is set, or a limit is broken; RESOURCE_EXHAUSTED when no more tasks may be pending there.
         """
 
 def add_SchedulerServiceServicer_to_server(servicer: SchedulerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
