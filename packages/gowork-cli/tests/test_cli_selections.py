@@ -92,7 +92,7 @@ def test_retry_by_filter_runs_failed_tasks_again_and_cancelled_ones_where_they_a
     assert status_of(gowork, f"{mark}-later") == "CANCELLED"
     cancelled = ("retry", "--filter", f'status = CANCELLED AND id = "{mark}*"')
     assert gowork(*cancelled, "--dry-run").stdout == f"would run again 1 failed or cancelled task: {mark}-later\n"
-    assert json.loads(gowork(*cancelled, "-o", "json").stdout) == {"retried": 1, "expired": 0}
+    assert json.loads(gowork(*cancelled, "-o", "json").stdout) == {"retried": 1, "left": 0}
     assert status_of(gowork, f"{mark}-later") == "PENDING"
 
 

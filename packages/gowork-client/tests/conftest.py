@@ -210,7 +210,7 @@ class ScriptedLeader(pb_grpc.SchedulerServiceServicer, cluster_grpc.LeaderServic
         if broken := self.breaks.pop("RetryTasks", None):
             context.abort(broken.code, broken.message)
         tasks = 2 if request.page_token else 0
-        return pb.RetryTasksResponse(retried=tasks, expired=tasks // 2, next_page_token=_NEXT[request.page_token])
+        return pb.RetryTasksResponse(retried=tasks, left=tasks // 2, next_page_token=_NEXT[request.page_token])
 
     def BackupStore(
         self, request: pb.BackupStoreRequest, context: grpc.ServicerContext

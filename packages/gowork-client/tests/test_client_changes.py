@@ -58,7 +58,7 @@ def test_pages_are_asked_for_until_there_are_no_more(do: Callable[..., Any], scr
     assert {request.filter for request in scripted.requests["CancelTasks"]} == {'queue = q AND handler = "h"'}
     told.clear()
     done = do(scripted.address, "retry_many", status="CANCELLED", progress=told.append)
-    assert done == RetriedTasks(retried=4, expired=2)
+    assert done == RetriedTasks(retried=4, left=2)
     assert told == [RetriedTasks(2, 1), RetriedTasks(4, 2)]
     assert {request.filter for request in scripted.requests["RetryTasks"]} == {"status = CANCELLED"}
 

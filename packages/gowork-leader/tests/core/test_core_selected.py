@@ -58,7 +58,7 @@ def test_what_waits_is_cancelled_and_what_runs_is_asked_to_stop() -> None:
 
 def test_what_failed_or_was_cancelled_runs_again_and_nothing_else() -> None:
     core, _ = with_each_status()
-    assert retry(core, *ALL) == cmd.Retried(tasks=2, expired=0, last_seq=core.task("stopped").seq)
+    assert retry(core, *ALL) == cmd.Retried(tasks=2, left=0, last_seq=core.task("stopped").seq)
     statuses = [core.status(id).name for id in ALL]
     assert statuses == ["PENDING", "PENDING", "RUNNING", "COMPLETED", "PENDING", "PENDING"]
 
@@ -118,7 +118,7 @@ def test_as_many_run_again_as_there_is_room_for_and_the_first_ones() -> None:
     core = Core()
     ids = ended(core, 8)
     core.state.settings.pending_max = 3
-    assert retry(core, *ids) == cmd.Retried(tasks=2, expired=0, last_seq=core.task("t1").seq)
+    assert retry(core, *ids) == cmd.Retried(tasks=2, left=0, last_seq=core.task("t1").seq)
     assert [core.status(id).name for id in ids] == ["PENDING"] * 2 + ["CANCELLED"] * 6
     assert retry(core, *ids[2:]) == cmd.Retried(1, 0, core.task("t2").seq)
     refused = retry(core, *ids[3:])

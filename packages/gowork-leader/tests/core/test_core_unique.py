@@ -190,6 +190,38 @@ def test_a_task_that_runs_again_takes_its_key_again_or_is_refused_with_the_holde
     assert holder(core) == "a"
 
 
+def retried(core: Core, *ids: str) -> object:
+    chosen = [cmd.Chosen(id, core.task(id).seq) for id in ids]
+    return core.do(cmd.RetryTasks(chosen, lambda spec, standing: True, 0)).answer
+
+
+def test_of_the_tasks_that_run_again_together_each_key_has_one() -> None:
+    core, connection = started(unique("a"), spec("plain"))
+    for id in ("a", "plain"):
+        core.report(connection, id, Outcome.FAILED)
+    for id in ("b", "c"):
+        core.submit(unique(id))
+        core.do(cmd.Cancel(id))
+    core.submit(unique("other", "k2"))
+    core.do(cmd.Cancel("other"))
+    core.submit(unique("holder", "k2"))
+    last = core.task("other").seq
+    assert retried(core, "a", "plain", "b", "c", "other") == cmd.Retried(tasks=2, left=3, last_seq=last)
+    statuses = [core.status(id).name for id in ("a", "plain", "b", "c", "other")]
+    assert statuses == ["PENDING", "PENDING", "CANCELLED", "CANCELLED", "CANCELLED"]
+    assert (holder(core), holder(core, "k2")) == ("a", "holder")
+
+
+def test_as_many_run_again_together_as_there_is_room_for_their_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    core, connection = started(unique("a", "k1"), unique("b", "k2"))
+    for id in ("a", "b"):
+        core.report(connection, id, Outcome.FAILED)
+    monkeypatch.setattr(UNIQUE_KEYS, "rows_max", 1)
+    assert retried(core, "a", "b") == cmd.Retried(tasks=1, left=0, last_seq=core.task("a").seq)
+    assert holder(core, "k1") == "a"
+    assert "k2" not in core.state.facts.of(UNIQUE_KEYS)
+
+
 def test_a_task_whose_key_is_kept_for_it_may_run_again() -> None:
     core, connection = started(unique("a", for_ms=HOUR_MS))
     core.report(connection, "a", Outcome.FAILED)

@@ -24,7 +24,7 @@ from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 
 PATIENCE = 60.0
 #: So small that most of what waits rests in the store.
-SMALL = Settings(window_tasks=2, lane_page=2, lane_tasks_min=1)
+SMALL = Settings(window=2, lane_page=2, lane_min=1)
 
 
 class Clock:

@@ -31,7 +31,7 @@ async def retry(leader: ServedLeader, chosen: str, page_token: str = "") -> pb.R
 async def begin(leader: ServedLeader, chosen: str) -> str:
     """The token of the first call for retries, which runs none."""
     response = await retry(leader, chosen)
-    assert (response.retried, response.expired) == (0, 0)
+    assert (response.retried, response.left) == (0, 0)
     return response.next_page_token
 
 
@@ -140,7 +140,7 @@ async def test_what_has_expired_is_told(leader: ServedLeader) -> None:
     await leader.submit("late", expires_in_ms=1)
     await leader.finished("late")
     response = await retry(leader, "id = late", await begin(leader, "id = late"))
-    assert (response.retried, response.expired, response.next_page_token) == (0, 1, "")
+    assert (response.retried, response.left, response.next_page_token) == (0, 1, "")
 
 
 async def test_without_room_for_all_some_run_and_the_token_goes_on(tmp_path: Path) -> None:

@@ -33,5 +33,5 @@ class RetriedTasks:
 
     #: How many tasks went back into their queues.
     retried: int = 0
-    #: How many were left alone, because they have expired.
-    expired: int = 0
+    #: How many were left alone, because they have expired or another task has their unique key.
+    left: int = 0

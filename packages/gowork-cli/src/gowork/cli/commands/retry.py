@@ -110,7 +110,7 @@ def _retry_selected(common: CommonOptions, client: Client, expression: str, *, y
         def note(so_far: RetriedTasks) -> None:
             nonlocal done
             done = so_far
-            show(done.retried + done.expired)
+            show(done.retried + done.left)
 
         try:
             client.retry_many(expression, progress=note)
@@ -119,7 +119,7 @@ def _retry_selected(common: CommonOptions, client: Client, expression: str, *, y
                 click.echo(f"gowork: {_words(done)}, before this:", err=True)
             raise
     if common.output is not OutputFormat.TABLE:
-        write_record({"retried": done.retried, "expired": done.expired}, common.output)
+        write_record({"retried": done.retried, "left": done.left}, common.output)
     else:
         click.echo(_words(done))
 
@@ -127,7 +127,5 @@ def _retry_selected(common: CommonOptions, client: Client, expression: str, *, y
 def _words(done: RetriedTasks) -> str:
     words = f"retried {done.retried:,} {'task' if done.retried == 1 else 'tasks'}"
     return (
-        f"{words}, left {done.expired:,} that {'has' if done.expired == 1 else 'have'} expired"
-        if done.expired
-        else words
+        f"{words}, left {done.left:,} alone that expired, or whose unique key another task has" if done.left else words
     )

@@ -126,7 +126,7 @@ class AsyncChanges(AsyncOperations):
         done = RetriedTasks()
         while True:
             response = await self._calls.call(self._connection.scheduler.RetryTasks, request)
-            done = RetriedTasks(done.retried + response.retried, done.expired + response.expired)
+            done = RetriedTasks(done.retried + response.retried, done.left + response.left)
             # The first call only says which tasks have failed by now.
             if progress is not None and request.page_token:
                 progress(done)

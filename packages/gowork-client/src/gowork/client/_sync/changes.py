@@ -127,7 +127,7 @@ class Changes(Operations):
         done = RetriedTasks()
         while True:
             response = self._calls.call(self._connection.scheduler.RetryTasks, request)
-            done = RetriedTasks(done.retried + response.retried, done.expired + response.expired)
+            done = RetriedTasks(done.retried + response.retried, done.left + response.left)
             # The first call only says which tasks have failed by now.
             if progress is not None and request.page_token:
                 progress(done)

@@ -48,8 +48,8 @@ class Retried(Struct, frozen=True, gc=False):
     """The answer to RetryTasks."""
 
     tasks: int
-    #: How many were left alone because they have expired.
-    expired: int
+    #: How many were left alone, because they have expired or another task has their unique key.
+    left: int
     #: The seq of the last task that was looked at: there was no room for more, or it is the last one.
     last_seq: int
 

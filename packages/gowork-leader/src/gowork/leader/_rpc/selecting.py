@@ -77,7 +77,7 @@ class Selecting:
                 if chosen:
                     command = cmd.RetryTasks(chosen, predicate_of(query), changed, pending_max())
                     answer = await self._engine.ask(command)
-                    response.retried, response.expired = answer.tasks, answer.expired
+                    response.retried, response.left = answer.tasks, answer.left
                     count_more_tasks(answer.tasks - 1)
                     if await self._has_more(query, answer.last_seq):
                         response.next_page_token = make_span_token(answer.last_seq, changed, *scope)

@@ -2390,24 +2390,24 @@ class RetryTasksResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     RETRIED_FIELD_NUMBER: _builtins.int
-    EXPIRED_FIELD_NUMBER: _builtins.int
+    LEFT_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     retried: _builtins.int
     """How many tasks this call has put back into their queues."""
-    expired: _builtins.int
-    """How many tasks this call has left alone, because they have expired by the clock."""
+    left: _builtins.int
+    """How many tasks this call has left alone, because they have expired by the clock, or because another task has their unique_key."""
     next_page_token: _builtins.str
     """Empty when there are no more."""
     def __init__(
         self,
         *,
         retried: _builtins.int = ...,
-        expired: _builtins.int = ...,
+        left: _builtins.int = ...,
         next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expired", b"expired", "next_page_token", b"next_page_token", "retried", b"retried"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["left", b"left", "next_page_token", b"next_page_token", "retried", b"retried"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
