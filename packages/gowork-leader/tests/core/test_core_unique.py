@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from leader_core import WALL_MS, Core, spec
 
@@ -16,7 +18,7 @@ HOUR_MS = 3_600_000
 FACT = FactKey("unique", "k")
 
 
-def unique(id: str, key: str = "k", *, for_ms: int = 0, **fields: int) -> Spec:
+def unique(id: str, key: str = "k", *, for_ms: int = 0, **fields: Any) -> Spec:
     return spec(id, unique=key, unique_for_ms=for_ms, **fields)
 
 
