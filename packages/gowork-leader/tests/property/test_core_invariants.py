@@ -460,7 +460,8 @@ class Cluster(RuleBasedStateMachine):
         ]
         assert sorted(unfinished) == sorted((key, fact.id) for key, fact in facts.items() if not fact.until_ms)
         assert all(fact.until_ms > self.core.wall_ms for fact in facts.values() if fact.until_ms)
-        assert len(self.core.state.kept_keys) <= sum(fact.until_ms > 0 for fact in facts.values())
+        kept = {key: fact.until_ms for key, fact in facts.items() if fact.until_ms}
+        assert self.core.state.kept_keys.keys == kept
 
     def teardown(self) -> None:
         """When faults stop, every task ends."""
