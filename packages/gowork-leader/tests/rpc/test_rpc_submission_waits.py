@@ -200,8 +200,8 @@ class Served:
     """A stream that waits by `wait`, and whose tasks are all recorded at once. Numbers begin at 1."""
 
     def __init__(self, wait: Any, counted: submissions.OpenWaits | None = None, called: Any = None) -> None:
-        async def schedule(call: pb.ScheduleTaskRequest, context: Any) -> None:
-            """It is recorded."""
+        async def schedule(call: pb.ScheduleTaskRequest, context: Any) -> pb.ScheduleTaskResponse:
+            return pb.ScheduleTaskResponse()
 
         streams = submissions.Submissions(
             schedule, wait, called or (lambda method, code, seconds: None), counted or submissions.OpenWaits()

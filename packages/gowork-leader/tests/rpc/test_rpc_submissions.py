@@ -117,9 +117,10 @@ async def test_a_stream_whose_answers_are_not_read_is_not_read_either(
     asked: list[str] = []
     let_go = asyncio.Event()
 
-    async def schedule(call: pb.ScheduleTaskRequest, context: Any) -> None:
+    async def schedule(call: pb.ScheduleTaskRequest, context: Any) -> pb.ScheduleTaskResponse:
         asked.append(call.task.id)
         await let_go.wait()
+        return pb.ScheduleTaskResponse()
 
     async def requests() -> Any:
         for first in range(0, 8, together):
@@ -151,8 +152,8 @@ async def test_a_message_that_was_read_is_not_kept() -> None:
     kept: list[weakref.ref[Part]] = []
     waits = asyncio.Event()
 
-    async def schedule(call: pb.ScheduleTaskRequest, context: Any) -> None:
-        return
+    async def schedule(call: pb.ScheduleTaskRequest, context: Any) -> pb.ScheduleTaskResponse:
+        return pb.ScheduleTaskResponse()
 
     async def requests() -> Any:
         part = Part()
