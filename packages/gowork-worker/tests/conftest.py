@@ -110,7 +110,7 @@ class ScriptedLeader(session_pb2_grpc.SessionServiceServicer, leader_pb2_grpc.Le
         self.lease_ms = 10_000
         self.heartbeat_ms = 3_000
         self.reconnect_grace_ms = 1_000
-        self.reads_completions = self.heeds_queues = True
+        self.reads_completions = self.heeds_queues = self.heeds_on_lost = True
         self.refusal: grpc.StatusCode | Refusal | None = None
         #: How many sessions were refused.
         self.refused = 0
@@ -188,6 +188,7 @@ class ScriptedLeader(session_pb2_grpc.SessionServiceServicer, leader_pb2_grpc.Le
                 reconnect_grace_ms=self.reconnect_grace_ms,
                 reads_completions=self.reads_completions,
                 heeds_queues=self.heeds_queues,
+                heeds_on_lost=self.heeds_on_lost,
             ),
             drains=[self.drain] if self.drain is not None else [],
             released=self.released,

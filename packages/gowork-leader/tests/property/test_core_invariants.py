@@ -11,6 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from leader_core import Core, spec
+from msgspec.structs import replace
 
 from gowork.leader._core import changes as ch
 from gowork.leader._core import commands as cmd
@@ -18,7 +19,7 @@ from gowork.leader._core import roster
 from gowork.leader._core.apply import _APPLIERS
 from gowork.leader._core.effects import Grant, GrantTasks
 from gowork.leader._core.kinds import WORKER_DRAINS
-from gowork.leader._core.model import LaneKey, Outcome, Place, Priority, RetryPolicy, Status
+from gowork.leader._core.model import LaneKey, OnLost, Outcome, Place, Priority, RetryPolicy, Status
 from gowork.leader._core.roster import Need
 from gowork.leader._core.state import Settings, Worker
 
@@ -55,6 +56,8 @@ class Cluster(RuleBasedStateMachine):
     compares = False
     #: Whether some workers take tasks of the queues alone that they name.
     names_queues = True
+    #: The tasks that must not run twice.
+    once: tuple[str, ...] = ("t0", "t1", "t2", "t3")
     bounds = SMALL
     #: How often what can be granted is granted and reported, until every task has ended.
     rounds = 3
@@ -86,18 +89,17 @@ class Cluster(RuleBasedStateMachine):
     def submit(
         self, id: str, handler: str, priority: Priority, attempts: int, delay: int, expiry: int, queue: str, key: str
     ) -> None:
-        self.core.submit(
-            spec(
-                id,
-                handler=handler,
-                priority=priority,
-                retry=RetryPolicy(max_attempts=attempts, initial_delay_ms=500),
-                run_in_ms=delay * 1000,
-                expires_in_ms=expiry * 1000,
-                queue=queue,
-                key=key,
-            )
+        new = spec(
+            id,
+            handler=handler,
+            priority=priority,
+            retry=RetryPolicy(max_attempts=attempts, initial_delay_ms=500),
+            run_in_ms=delay * 1000,
+            expires_in_ms=expiry * 1000,
+            queue=queue,
+            key=key,
         )
+        self.core.submit(replace(new, on_lost=OnLost.FAIL if id in self.once else None))
 
     @rule(
         queue=QUEUES,
@@ -349,6 +351,16 @@ class Cluster(RuleBasedStateMachine):
     @invariant()
     def at_most_one_completion_is_accepted(self) -> None:
         assert all(count == 1 for count in self.accepted.values())
+
+    @invariant()
+    def what_must_not_run_twice_waits_for_no_second_run_after_a_loss(self) -> None:
+        for id in self.once:
+            standing = self.core.stored[id][2] if id in self.core.stored else None
+            if standing is None or standing.status is not Status.PENDING or standing.retried or not standing.attempts:
+                continue
+            last = standing.attempts[-1]
+            reported = last.outcome in (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.SNOOZED)
+            assert reported or last.reason == "the grant did not reach its worker"
 
     @invariant()
     def live_names_are_unique(self) -> None:

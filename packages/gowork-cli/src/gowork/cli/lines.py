@@ -34,6 +34,7 @@ _FIELDS = {
     "expires_in",
     "concurrency_key",
     "plugin_version",
+    "on_lost",
 }
 _PLACE = re.compile(r"tasks\[(\d+)\]")
 
@@ -181,7 +182,7 @@ def _task(text: bytes) -> NewTask:
     if unknown := fields.keys() - _FIELDS:
         near = meant(min(unknown), sorted(_FIELDS)) or f"; known are {', '.join(sorted(_FIELDS))}"
         raise ValueError(f"unknown {', '.join(sorted(unknown))}{near}")
-    for name in ("id", "handler", "priority", "queue", "concurrency_key", "plugin_version"):
+    for name in ("id", "handler", "priority", "queue", "concurrency_key", "plugin_version", "on_lost"):
         _check(fields, name, str, "a string")
     for name in ("labels", "selector"):
         _check(fields, name, dict, "an object")
@@ -205,6 +206,7 @@ def _task(text: bytes) -> NewTask:
         expires_in=None if expires_in is None else duration_s(str(expires_in)),
         concurrency_key=fields.get("concurrency_key"),
         plugin_version=fields.get("plugin_version"),
+        on_lost=fields.get("on_lost"),
     )
 
 

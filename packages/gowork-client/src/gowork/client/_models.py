@@ -57,6 +57,21 @@ class Priority(StrEnum):
 PriorityName = Literal["LOW", "MEDIUM", "HIGH", "Low", "Medium", "High", "low", "medium", "high"]
 
 
+class OnLost(StrEnum):
+    """What becomes of a task when an attempt of it is lost: it runs AGAIN, or it ends with ERROR (FAIL).
+
+    UNSPECIFIED means what its handler says, or else AGAIN.
+    """
+
+    UNSPECIFIED = "UNSPECIFIED"
+    AGAIN = "AGAIN"
+    FAIL = "FAIL"
+
+
+#: The words for an OnLost.
+OnLostName = Literal["AGAIN", "FAIL", "again", "fail"]
+
+
 class AttemptOutcome(StrEnum):
     """How an attempt ended; UNSPECIFIED while it runs."""
 
@@ -80,6 +95,8 @@ class FailureKind(StrEnum):
     EXPIRED = "EXPIRED"
     REJECTED = "REJECTED"
     NO_RETRY = "NO_RETRY"
+    #: An attempt was lost, and the task must not run twice; see OnLost.
+    LOST = "LOST"
 
 
 class Liveness(StrEnum):
@@ -158,6 +175,9 @@ class RunOptions(TypedDict, total=False):
     concurrency_key: str | None
     #: The versions of the handler's plugin that may run the task, as specifiers of PEP 440: ">=1.2,<2".
     plugin_version: str | None
+    #: FAIL is for what must never run twice: if an attempt may have begun and nobody reports how it ended, the task
+    #: ends with ERROR (FailureKind.LOST). Without it the handler's own setting holds, or else AGAIN.
+    on_lost: OnLost | OnLostName | None
 
 
 class TaskOptions(RunOptions, total=False):
@@ -202,6 +222,7 @@ class NewTask:
     concurrency_key: str | None = None
     expires_in: Duration | None = None
     plugin_version: str | None = None
+    on_lost: OnLost | OnLostName | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,6 +314,8 @@ class TaskInfo:
     encrypted: Mapping[str, str] = field(default_factory=dict)
     #: The versions of the handler's plugin that may run it, as in ">=1.2,<2"; empty: any.
     plugin_version: str = ""
+    #: What it says itself; its handler may say more.
+    on_lost: OnLost = OnLost.UNSPECIFIED
 
     @overload
     def value(self) -> Any: ...

@@ -62,6 +62,7 @@ def task_info(task: scheduler.Task, encryption: Encryption | None = None) -> mod
         tracestate=task.tracestate,
         encrypted=undecrypted,
         plugin_version=task.plugin_version,
+        on_lost=_ON_LOST(task.on_lost),
     )
 
 
@@ -300,6 +301,7 @@ def _reader(kind: type[EnumT], wire: Any, prefix: str, unknown: str = "UNSPECIFI
 
 _STATUS = _reader(models.TaskStatus, scheduler.TaskStatus, "TASK_STATUS_")
 _PRIORITY = _reader(models.Priority, scheduler.TaskPriority, "TASK_PRIORITY_")
+_ON_LOST = _reader(models.OnLost, scheduler.OnLost, "ON_LOST_")
 _OUTCOME = _reader(models.AttemptOutcome, scheduler.AttemptOutcome, "ATTEMPT_OUTCOME_")
 _FAILURE_KIND = _reader(models.FailureKind, scheduler.FailureKind, "FAILURE_KIND_")
 # An unknown code of a newer leader is a reason to wait, so that it must not read as UNSPECIFIED, which is none.

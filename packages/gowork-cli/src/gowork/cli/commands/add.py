@@ -39,7 +39,7 @@ A FILE has a task on each line. The options of a line replace those given here:
   {"payload": "text", "id": "b", "handler": "crop", "priority": "HIGH", "queue": "images",
    "labels": {"team": "web"}, "selector": {"gpu": "yes"}, "in": "10m", "at": "2026-12-24T03:00",
    "time_limit": "30s", "expires_in": "1h", "max_attempts": 3, "concurrency_key": "user-7",
-   "plugin_version": ">=1.2,<2"}"""
+   "plugin_version": ">=1.2,<2", "on_lost": "fail"}"""
 )
 @click.argument("words", metavar="[ID] PAYLOAD", nargs=-1)
 @click.option(
@@ -87,6 +87,12 @@ A FILE has a task on each line. The options of a line replace those given here:
     "--plugin-version",
     metavar="RANGE",
     help="Only workers that have the handler from a plugin of such a version may run the task, as in '>=1.2,<2'.",
+)
+@click.option(
+    "--on-lost",
+    type=click.Choice(["again", "fail"], case_sensitive=False),
+    help="fail: if an attempt may have begun and nobody reports how it ended, do not run the task again: it ends with "
+    "ERROR.  [default: what its handler says, or again]",
 )
 @click.option("--max-attempts", type=click.IntRange(1, 1000), help="How many attempts the task has.")
 @click.option(

@@ -143,6 +143,7 @@ class Stage:
                     reconnect_grace_ms=RECONNECT_GRACE_MS,
                     reads_completions=self._reads_completions,
                     heeds_queues=True,
+                    heeds_on_lost=True,
                 )
             )
         )

@@ -103,6 +103,14 @@ class FailureKind(enum.IntEnum):
     EXPIRED = 4
     REJECTED = 5
     NO_RETRY = 6
+    LOST = 7
+
+
+class OnLost(enum.IntEnum):
+    """What becomes of a task whose attempt was lost; the numbers are those of scheduler.v1.OnLost."""
+
+    AGAIN = 1
+    FAIL = 2
 
 
 class WaitCode(enum.IntEnum):
@@ -266,6 +274,8 @@ class Spec(Struct, frozen=True, gc=False):
     #: How long one attempt may run; 0: the task has no limit of its own. Workers with a session keep the limit
     #: themselves. The leader keeps it for callback workers.
     time_limit_ms: int = 0
+    #: None: what its handler says, else AGAIN.
+    on_lost: OnLost | None = None
 
     def reckoned(self, created_ms: int) -> Spec:
         """Returns the spec with `run_at_ms` and `expires_at_ms` as they follow from a submit at `created_ms`."""
@@ -329,6 +339,11 @@ class Standing(Struct, frozen=True, array_like=True, gc=False):
     #: While it runs: the plugin whose handler its worker has for it; None when that is not known. Tasks of one session
     #: and handler share the object.
     plugin: Plugin | None = None
+    #: While it runs: it ends with ERROR if this attempt is lost (OnLost.FAIL). The grant decides that, because a leader
+    #: that takes it back need not know its handler.
+    fails_if_lost: bool = False
+    #: A person has had it run again, and it has not been granted since.
+    retried: bool = False
 
 
 class Task(Struct, gc=False):
@@ -385,6 +400,15 @@ class Position(Struct, frozen=True, gc=False):
     hash: bytes
 
 
+class Restored(Struct, frozen=True, gc=False):
+    """What tells which tasks came with the backup that a store was restored from. They may have run since."""
+
+    #: All of them have smaller numbers (Task.seq), and all tasks that were submitted since have not.
+    seq_below: int
+    #: Fences that were granted before the restore are smaller, and all others are not.
+    fence_below: int
+
+
 class Brief(Struct, frozen=True, gc=False):
     """What the removal of a task needs to know about it."""
 
@@ -406,6 +430,8 @@ class HandlerPolicy(Struct, frozen=True, gc=False):
     plugin: Plugin | None = None
     #: The digest of its description; empty when the worker does not say.
     digest: str = ""
+    #: For tasks that do not say it themselves.
+    on_lost: OnLost | None = None
 
 
 class Now(NamedTuple):

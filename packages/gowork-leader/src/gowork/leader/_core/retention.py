@@ -77,6 +77,7 @@ def _anew(spec: Spec, standing: Standing, now: Now) -> Standing:
         suspect=False,
         uncounted=0,
         unfit=(),
+        retried=True,
     )
 
 

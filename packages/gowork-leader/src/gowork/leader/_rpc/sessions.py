@@ -265,6 +265,7 @@ class Sessions:
                     frame.welcome.reconnect_grace_ms = int(self._settings.reconnect_grace * 1000)
                     frame.welcome.reads_completions = True
                     frame.welcome.heeds_queues = True
+                    frame.welcome.heeds_on_lost = True
                 case ef.EndSession():
                     pass
         if frame.ByteSize():

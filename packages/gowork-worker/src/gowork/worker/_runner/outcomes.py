@@ -129,9 +129,9 @@ def _attribute(error: BaseException, name: str) -> object:
         return None
 
 
-def unfit(rejected: session.Report) -> session.Report:
+def unfit(rejected: session.Report, *, not_started: bool) -> session.Report:
     """Reports that the payload does not fit here, but may fit the handler of another worker."""
-    report = interrupted(rejected.fence, rejected.id, rejected.failure.message)
+    report = interrupted(rejected.fence, rejected.id, rejected.failure.message, not_started=not_started)
     report.unfit = True
     return report
 

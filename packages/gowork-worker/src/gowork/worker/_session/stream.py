@@ -40,6 +40,8 @@ _ANSWER_SECONDS = 1.0
 _ASK_AGAIN = 0.5
 #: Seconds that a leader has to refuse a call before it reads anything.
 _UNREAD_SECONDS = 1.0
+#: How many handlers a complaint names.
+_NAMED_MAX = 5
 #: Seconds that a leader has to end the stream after the goodbye.
 _GOODBYE_TIMEOUT = 2.0
 
@@ -96,8 +98,20 @@ class SessionStream:
             raise SessionEnded(
                 "is older than this worker, and would give it tasks of all queues: upgrade the leader, or name none"
             )
+        if not first.welcome.heeds_on_lost and (names := self._failing_handlers()):
+            self._call.cancel()
+            raise SessionEnded(
+                f"is older than this worker, and would run lost tasks again: upgrade the leader, or take "
+                f'on_lost="fail" from the handlers {names}'
+            )
         answer: session.ConnectResponse = first
         return answer
+
+    def _failing_handlers(self) -> str:
+        """Returns the names of some handlers whose tasks must not run twice; empty: there are none."""
+        names = [note.name for note in self._supervisor.handlers.handlers if note.fails_if_lost]
+        more = f" and {len(names) - _NAMED_MAX} more" if len(names) > _NAMED_MAX else ""
+        return f"{', '.join(map(repr, names[:_NAMED_MAX]))}{more}"
 
     async def initial_metadata(self) -> Any:
         """Returns the metadata that came before the leader's first frame. Call it after `open`."""
@@ -263,6 +277,8 @@ def handler_info(note: HandlerNote, *, is_default: bool) -> session.HandlerInfo:
     """Returns the message that tells the leader of a handler."""
     info = session.HandlerInfo(name=note.name, is_default=is_default, form=note.form)
     info.plugin, info.plugin_version = note.plugin, note.plugin_version
+    if note.fails_if_lost:
+        info.on_lost = tasks.ON_LOST_FAIL
     info.description_digest = digest_of(note.description)
     if note.retry is not None:
         retry = note.retry
