@@ -370,7 +370,7 @@ class Report(_message.Message):
     def follow_ups(self) -> _containers.RepeatedCompositeFieldContainer[_scheduler_pb2.Task]:
         """With COMPLETED: tasks that are scheduled in the same commit, or not at all when the report is refused. At most 1,000. One
         that breaks a limit, or whose id another task has, turns the report into FAILED, REJECTED. One with delay_ms may carry run_at_ms
-        beside it, for leaders before 0.2.0; later ones go by delay_ms alone.
+        beside it, and one with expires_in_ms expires_at_ms, for leaders before 0.2.0; later ones go by the lengths of time alone.
         """
 
     def __init__(
