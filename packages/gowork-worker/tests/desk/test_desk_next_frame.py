@@ -209,3 +209,24 @@ def test_each_session_is_told_all_that_no_earlier_one_has_acknowledged() -> None
         assert frame is not None
         assert [report.fence for report in frame.reports] == left
         coming.acknowledge([1])
+
+
+def test_a_leader_that_would_drop_what_a_follow_up_asks_for_is_told_of_a_failure_and_the_next_one_of_the_completion():
+    coming = NextFrame()
+    plain = session.Report(fence=1, id="a", outcome=tasks.ATTEMPT_OUTCOME_COMPLETED, follow_ups=[tasks.Task(id="b")])
+    once = session.Report(fence=2, id="c", outcome=tasks.ATTEMPT_OUTCOME_COMPLETED, execution_us=5)
+    once.follow_ups.add(id="d", on_lost=tasks.ON_LOST_FAIL)
+    coming.start_session(heeds_on_lost=False)
+    coming.keep([plain, once], 100)
+    frame = coming.take(1000, 0.0, held=0, slots=1, blocked=False, draining=False)
+    assert frame is not None
+    assert frame.reports[0] == plain
+    failed = frame.reports[1]
+    assert (failed.fence, failed.outcome, failed.execution_us) == (2, tasks.ATTEMPT_OUTCOME_FAILED, 5)
+    assert failed.failure.kind == tasks.FAILURE_KIND_REJECTED
+    assert "asks for on_lost, which this leader is too old to know" in failed.failure.message
+    assert not failed.follow_ups
+    coming.start_session()
+    again = coming.take(1000, 0.0, held=0, slots=1, blocked=False, draining=False)
+    assert again is not None
+    assert list(again.reports) == [plain, once]

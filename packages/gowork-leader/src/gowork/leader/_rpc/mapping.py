@@ -302,6 +302,8 @@ def _whole_report_from(report: session_pb2.Report, trace: str) -> cmd.Report:
             if task.delay_ms:
                 # The worker has also set `run_at_ms`, for leaders that do not know delays.
                 task.ClearField("run_at_ms")
+            if task.expires_in_ms:
+                task.ClearField("expires_at_ms")
         fault = check_follow_ups(report.follow_ups) or _out_of_bounds(report.follow_ups)
         if fault:
             outcome, result, data = Outcome.FAILED, "", b""

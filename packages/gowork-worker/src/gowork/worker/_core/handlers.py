@@ -236,7 +236,7 @@ def _retry(
     retry_jitter: float | None = None,
     no_retry: Iterable[type[BaseException] | str] = (),
 ) -> RetryOptions | None:
-    names = _names(no_retry)
+    names = names_of(no_retry)
     given = (max_attempts, retry_delay, retry_factor, retry_delay_max, retry_jitter)
     if all(option is None for option in given) and not names:
         return None
@@ -251,7 +251,12 @@ def _retry(
     return RetryOptions(attempts, delay, factor, delay_max, jitter, names)
 
 
-def _names(no_retry: Iterable[type[BaseException] | str]) -> tuple[str, ...]:
+def names_of(no_retry: Iterable[type[BaseException] | str]) -> tuple[str, ...]:
+    """Returns the names of exception types, which are given by name or as they are.
+
+    Raises:
+        ValueError: when an entry is neither.
+    """
     if isinstance(no_retry, (str, type)):
         raise ValueError(f"no_retry: give a list, as in no_retry=[{getattr(no_retry, '__name__', no_retry)}]")
     names = [kind if isinstance(kind, str) else getattr(kind, "__name__", None) for kind in no_retry]

@@ -13,6 +13,7 @@ from gowork.proto.completions import reports_of
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._desk.credit import Credit
 from gowork.worker._desk.unacknowledged import Unacknowledged
+from gowork.worker._runner import outcomes
 from gowork.worker._runner.columns import join
 
 #: The most seconds for which reports gather.
@@ -22,6 +23,22 @@ FEW = 4
 #: Which share of the window is no little, in reports and in credit. The rest of it keeps runners busy meanwhile.
 _REPORTS_SHARE = 0.5
 _CREDIT_SHARE = 0.25
+
+
+#: Fields of follow-ups that leaders before 0.2.0 silently drop.
+_NEWER_FIELDS = ("on_lost", "plugin_version")
+
+
+def _for_older_leaders(report: session.Report) -> session.Report:
+    """Returns the report; or one of a failure, if its leader would drop what a follow-up asks for."""
+    dropped = [name for name in _NEWER_FIELDS if any(getattr(task, name) for task in report.follow_ups)]
+    if not dropped:
+        return report
+    reason = f"a follow-up asks for {' and '.join(dropped)}, which this leader is too old to know; upgrade it first"
+    failed = outcomes.rejected(report.fence, report.id, reason)
+    failed.execution_us = report.execution_us
+    failed.traceparent = report.traceparent
+    return failed
 
 
 class NextFrame:
@@ -35,6 +52,7 @@ class NextFrame:
         #: When reports that gather are sent at the latest; None while none gather.
         self.due: float | None = None
         self._leaving = self._reads_completions = False
+        self._heeds_on_lost = True
         self._pongs: list[int] = []
         #: What the session was told last of the worker: whether it is blocked, draining, and leaving.
         self._condition = (False, False, False)
@@ -44,13 +62,15 @@ class NextFrame:
         """Whether a frame with the goodbye was taken."""
         return self._condition[2]
 
-    def start_session(self, *, reads_completions: bool = False) -> None:
+    def start_session(self, *, reads_completions: bool = False, heeds_on_lost: bool = True) -> None:
         """A new session: everything is said again.
 
         Args:
             reads_completions: whether its leader takes reports by columns.
+            heeds_on_lost: whether its leader reads all that follow-ups may ask for.
         """
         self._reads_completions = reads_completions
+        self._heeds_on_lost = heeds_on_lost
         self.credit.start_session()
         self.unacknowledged.resend()
         self._condition = (False, False, False)
@@ -110,6 +130,8 @@ class NextFrame:
         if completions and not self._reads_completions:
             reports = [*reports, *(report for each in completions for report in reports_of(each))]
             completions = []
+        if not self._heeds_on_lost:
+            reports = [_for_older_leaders(report) if report.follow_ups else report for report in reports]
         condition = (blocked, draining, self._leaving and not self.unacknowledged.unsent)
         changed = condition != self._condition
         speaks = bool(reports or completions or changed or self.progress or self._pongs)

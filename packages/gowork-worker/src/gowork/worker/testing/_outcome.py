@@ -13,7 +13,7 @@ from gowork.proto import limits
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._core.context import Context
-from gowork.worker._core.follow_ups import FollowUp
+from gowork.worker._core.new_tasks import FollowUp
 from gowork.worker._runner import outcomes
 from gowork.worker._runner.exceptions import cut
 from gowork.worker._runner.job import Job
