@@ -75,6 +75,27 @@ def test_a_worker_that_dies_with_its_leader_gives_its_tasks_back(cluster: Cluste
     assert outcomes(task) == [AttemptOutcome.LOST, AttemptOutcome.COMPLETED]
 
 
+def test_a_task_that_must_not_run_twice_ends_with_its_worker_and_only_a_person_has_it_run_again(
+    cluster: Cluster,
+) -> None:
+    cluster.start_worker("w1", "--runners", "1")
+    with cluster.client() as client:
+        cluster.gate("a")
+        client.schedule(id="a", handler="gated", on_lost="fail")
+        cluster.news("entered")
+        cluster.kill_worker("w1")
+        cluster.start_worker("w2", "--runners", "1")
+        task = finished(client, "a")
+        assert (task.status, outcomes(task)) == (TaskStatus.ERROR, [AttemptOutcome.LOST])
+        assert task.failure is not None
+        assert task.failure.kind is FailureKind.LOST
+        assert "its stream broke" in task.failure.message
+        client.retry("a")
+        assert cluster.news("entered").attempt == 2
+        cluster.release("a")
+        assert finished(client, "a").status is TaskStatus.COMPLETED
+
+
 def test_a_worker_that_is_started_again_proves_that_its_tasks_run_no_more(cluster: Cluster) -> None:
     cluster.start_worker("w", "--runners", "2")
     with cluster.client() as client:

@@ -148,6 +148,8 @@ class Report(Struct, frozen=True, gc=False):
     result_is_empty_data: bool = False
     #: With INTERRUPTED: the payload does not fit this worker's form of the handler.
     unfit: bool = False
+    #: With INTERRUPTED: the handler certainly never began.
+    not_started: bool = False
 
 
 class Completions(Struct, frozen=True, gc=False):
@@ -255,6 +257,8 @@ class CompleteTask(Command[None], frozen=True, gc=False):
     #: The handler's policy, for a task without one.
     retry: RetryPolicy | None = None
     caller: str = ""
+    #: With INTERRUPTED: the handler certainly never began.
+    not_started: bool = False
 
 
 class TellProgress(Command[None], frozen=True, gc=False):
@@ -275,8 +279,10 @@ class RefuseStart(Command[None], frozen=True, gc=False):
     id: str
     fence: int
     reason: str
-    #: The member was reached, and answered that it does not take the task.
+    #: The member was reached, and answered that it does not take the task, or failed.
     answered: bool = False
+    #: It answered that it does not take the task, so that it certainly has not begun it.
+    declined: bool = False
 
 
 class ConfirmStop(Command[None], frozen=True, gc=False):

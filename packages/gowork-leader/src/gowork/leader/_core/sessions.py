@@ -97,7 +97,9 @@ def receive_frame(state: State, frame: cmd.ReceiveFrame, now: Now) -> Decision:
         settled = {report.fence for report in frame.reports}
         for columns in frame.completions:
             settled.update(columns.fences)
-        lose_tasks(state, worker, Outcome.INTERRUPTED, "its worker has left", now, decision, settled)
+        # A worker leaves when it has reported all that it had. What it has not reported never reached it.
+        reason = "its worker has left"
+        lose_tasks(state, worker, Outcome.INTERRUPTED, reason, now, decision, settled, may_have_run=False)
         drains.end_of_worker(state, worker.instance, decision)
         changes.append(ch.WorkerGone(worker.instance, Liveness.LEFT, now.wall_ms))
         decision.effects.append(ef.EndSession(frame.connection, None))
@@ -146,13 +148,19 @@ def lose_tasks(
     now: Now,
     decision: Decision,
     settled: set[int] | frozenset[int] = frozenset(),
+    *,
+    may_have_run: bool = True,
 ) -> None:
-    """Takes back all tasks that a worker holds, except those whose fences are in `settled`."""
+    """Takes back all tasks that a worker holds, except those whose fences are in `settled`.
+
+    `may_have_run` is False when it is certain that none of their handlers has begun.
+    """
     for fence, id in worker.held.items():
         if fence not in settled:
             task = state.tasks[id]
             trace = taken_back(task, outcome, reason, now, decision) if state.settings.traced else ""
-            standing = requeue(task.standing, outcome, reason, now.wall_ms, trace, _policy_of(worker, task))
+            policy = _policy_of(worker, task)
+            standing = requeue(task.standing, outcome, reason, now.wall_ms, trace, policy, may_have_run=may_have_run)
             decision.changes.append(ch.TaskMoved(id, standing))
 
 
@@ -187,7 +195,8 @@ def _admit(
             cancelled.append(held.fence)
     decision.changes.append(ch.SessionOpened(hello, now.mono + state.settings.lease, now.wall_ms))
     if worker is not None:
-        lose_tasks(state, worker, Outcome.INTERRUPTED, "the grant did not reach its worker", now, decision, listed)
+        reason = "the grant did not reach its worker"
+        lose_tasks(state, worker, Outcome.INTERRUPTED, reason, now, decision, listed, may_have_run=False)
     decision.effects.append(ef.Welcome(hello.connection))
     if released:
         decision.effects.append(ef.ReleaseTasks(hello.connection, released))

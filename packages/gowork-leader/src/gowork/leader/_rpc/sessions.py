@@ -264,7 +264,9 @@ class Sessions:
                     frame.welcome.heartbeat_ms = int(self._settings.lease * 1000 / 3)
                     frame.welcome.reconnect_grace_ms = int(self._settings.reconnect_grace * 1000)
                     frame.welcome.reads_completions = True
-                    frame.welcome.heeds_queues = frame.welcome.heeds_unique_keys = True
+                    frame.welcome.heeds_queues = True
+                    frame.welcome.heeds_unique_keys = True
+                    frame.welcome.heeds_on_lost = True
                 case ef.EndSession():
                     pass
         if frame.ByteSize():

@@ -13,6 +13,7 @@ from gowork.proto.completions import reports_of
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._desk.credit import Credit
 from gowork.worker._desk.unacknowledged import Unacknowledged
+from gowork.worker._runner import outcomes
 from gowork.worker._runner.columns import join
 
 #: The most seconds for which reports gather.
@@ -22,6 +23,24 @@ FEW = 4
 #: Which share of the window is no little, in reports and in credit. The rest of it keeps runners busy meanwhile.
 _REPORTS_SHARE = 0.5
 _CREDIT_SHARE = 0.25
+
+
+#: Fields of follow-ups that leaders before 0.2.0 silently drop: those that come with Welcome.heeds_on_lost, and with
+#: Welcome.heeds_unique_keys.
+_ON_LOST = ("on_lost", "plugin_version")
+_UNIQUE_KEYS = ("unique_key",)
+
+
+def _for_older_leaders(report: session.Report, unknown: Iterable[str]) -> session.Report:
+    """Returns the report; or one of a failure, if a follow-up asks for what its leader would drop, which is `unknown`."""
+    dropped = [name for name in unknown if any(getattr(task, name) for task in report.follow_ups)]
+    if not dropped:
+        return report
+    reason = f"a follow-up asks for {' and '.join(dropped)}, which this leader is too old to know; upgrade it first"
+    failed = outcomes.rejected(report.fence, report.id, reason)
+    failed.execution_us = report.execution_us
+    failed.traceparent = report.traceparent
+    return failed
 
 
 class NextFrame:
@@ -35,6 +54,8 @@ class NextFrame:
         #: When reports that gather are sent at the latest; None while none gather.
         self.due: float | None = None
         self._leaving = self._reads_completions = False
+        #: Fields of follow-ups that the leader would drop.
+        self._unknown: tuple[str, ...] = ()
         self._pongs: list[int] = []
         #: What the session was told last of the worker: whether it is blocked, draining, and leaving.
         self._condition = (False, False, False)
@@ -44,13 +65,18 @@ class NextFrame:
         """Whether a frame with the goodbye was taken."""
         return self._condition[2]
 
-    def start_session(self, *, reads_completions: bool = False) -> None:
+    def start_session(
+        self, *, reads_completions: bool = False, heeds_on_lost: bool = True, heeds_unique_keys: bool = True
+    ) -> None:
         """A new session: everything is said again.
 
         Args:
             reads_completions: whether its leader takes reports by columns.
+            heeds_on_lost: whether its leader reads what follow-ups say of losses, and of versions of plugins.
+            heeds_unique_keys: whether its leader reads their unique keys.
         """
         self._reads_completions = reads_completions
+        self._unknown = (() if heeds_on_lost else _ON_LOST) + (() if heeds_unique_keys else _UNIQUE_KEYS)
         self.credit.start_session()
         self.unacknowledged.resend()
         self._condition = (False, False, False)
@@ -110,6 +136,8 @@ class NextFrame:
         if completions and not self._reads_completions:
             reports = [*reports, *(report for each in completions for report in reports_of(each))]
             completions = []
+        if self._unknown:
+            reports = [_for_older_leaders(report, self._unknown) if report.follow_ups else report for report in reports]
         condition = (blocked, draining, self._leaving and not self.unacknowledged.unsent)
         changed = condition != self._condition
         speaks = bool(reports or completions or changed or self.progress or self._pongs)

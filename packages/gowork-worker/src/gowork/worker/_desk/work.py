@@ -272,8 +272,10 @@ class Work:
         for task in back:
             if task.fence not in kept:
                 reason = "the worker drains" if self.is_draining else "it waited behind long tasks and was handed back"
-                make = endings.cancelled if task.stop_kind is StopKind.CANCEL else endings.interrupted
-                reports.append(make(task.fence, task.id, reason))
+                if task.stop_kind is StopKind.CANCEL:
+                    reports.append(endings.cancelled(task.fence, task.id, reason))
+                else:
+                    reports.append(endings.interrupted(task.fence, task.id, reason, not_started=True))
         self._report_all(reports)
 
     def lost(self, runner: Runner, begun: Collection[int], reason: str) -> None:
@@ -289,7 +291,7 @@ class Work:
         for task in left:
             self._stops.over(task.fence)
         on_purpose = self._roster.is_closing or runner.ended_on_purpose
-        reports = settle_dead(left, begun, reason, on_purpose=on_purpose)
+        reports = settle_dead(left, begun, reason, on_purpose=on_purpose, ran_one_by_one=runner.alone)
         for task, report in zip(left, reports, strict=True):
             if report.outcome == tasks.ATTEMPT_OUTCOME_LOST:
                 self._instruct(NoteLoss(runner.id, task.grant, report))
@@ -313,8 +315,10 @@ class Work:
         self.give_back(given, f"no runner of {environment} gets ready: {self._roster.last_death(environment)}")
 
     def give_back(self, given: Iterable[HeldTask], reason: str) -> None:
-        """Reports tasks as interrupted."""
-        self._report_all([endings.interrupted(task.fence, task.id, reason) for task in given])
+        """Reports tasks as interrupted. Those that no runner has have certainly not started."""
+        self._report_all(
+            [endings.interrupted(task.fence, task.id, reason, not_started=task.runner is None) for task in given]
+        )
 
     def _report_all(self, reports: list[session.Report]) -> None:
         """Reports tasks whose reports the desk itself has made. They are held no more."""

@@ -117,7 +117,7 @@ class Executor:
             handler = self._handlers.get(task.handler) if task.handler else self._default
             if handler is None and (reason := self._refused.get(task.handler)):
                 # Another worker may have it, or another runner of this one.
-                self._outbox.add(endings.interrupted(grant.fence, grant.id, reason), None)
+                self._outbox.add(endings.interrupted(grant.fence, grant.id, reason, not_started=True), None)
                 continue
             if handler is None:
                 name = repr(task.handler) if task.handler else "for tasks that name none"
@@ -158,7 +158,7 @@ class Executor:
         for fence in list(self._jobs.queued):
             queued = self._jobs.take_back(fence)
             if queued is not None:
-                self._outbox.add(endings.interrupted(fence, queued.id, reason), None)
+                self._outbox.add(endings.interrupted(fence, queued.id, reason, not_started=True), None)
         for job in list(self._jobs.held.values()):
             self._jobs.stop(job, StopKind.INTERRUPT, reason)
 
