@@ -144,6 +144,7 @@ class Stage:
                     reads_completions=self._reads_completions,
                     heeds_queues=True,
                     heeds_on_lost=True,
+                    keeps_checkpoints=True,
                 )
             )
         )

@@ -194,6 +194,7 @@ def settle(standing: Standing, report: Report, policy: RetryPolicy | None, wall_
         suspect=suspect,
         uncounted=0 if finished else uncounted,
         unfit=() if finished else standing.unfit,
+        checkpoint=b"" if finished else report.checkpoint or standing.checkpoint,
     )
 
 
@@ -242,6 +243,7 @@ def requeue(
             uncounted=0,
             plugin=None,
             fails_if_lost=False,
+            checkpoint=b"",
         )
     if _ends_as_lost(standing, outcome, may_have_run=may_have_run):
         return replace(
@@ -253,6 +255,7 @@ def requeue(
             uncounted=0,
             plugin=None,
             fails_if_lost=False,
+            checkpoint=b"",
         )
     back = _taken_back(standing, policy, reason, wall_ms, began=began)
     finished = back.status is not Status.PENDING
@@ -267,6 +270,7 @@ def requeue(
         uncounted=0 if finished else back.uncounted,
         plugin=None,
         fails_if_lost=False,
+        checkpoint=b"" if finished else standing.checkpoint,
     )
 
 

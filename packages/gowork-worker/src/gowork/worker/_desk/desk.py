@@ -244,6 +244,7 @@ class Desk:
         self.frame.start_session(
             reads_completions=first is not None and first.welcome.reads_completions,
             heeds_on_lost=first is None or first.welcome.heeds_on_lost,
+            keeps_checkpoints=first is not None and first.welcome.keeps_checkpoints,
         )
         if first is not None:
             self._receive(first, now)

@@ -7,10 +7,11 @@ the leader has several reports of this worker to acknowledge (Nagle's rule), nor
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from gowork.proto.completions import reports_of
 from gowork.proto.worker.v1 import session_pb2 as session
+from gowork.worker._desk.checkpoints import Checkpoints
 from gowork.worker._desk.credit import Credit
 from gowork.worker._desk.unacknowledged import Unacknowledged
 from gowork.worker._runner import outcomes
@@ -49,6 +50,7 @@ class NextFrame:
         self.credit = Credit()
         #: {fence: the latest progress, which the leader has not been told}. Written by `work`.
         self.progress: dict[int, session.ProgressReport] = {}
+        self.checkpoints = Checkpoints()
         #: When reports that gather are sent at the latest; None while none gather.
         self.due: float | None = None
         self._leaving = self._reads_completions = False
@@ -62,13 +64,17 @@ class NextFrame:
         """Whether a frame with the goodbye was taken."""
         return self._condition[2]
 
-    def start_session(self, *, reads_completions: bool = False, heeds_on_lost: bool = True) -> None:
+    def start_session(
+        self, *, reads_completions: bool = False, heeds_on_lost: bool = True, keeps_checkpoints: bool = True
+    ) -> None:
         """A new session: everything is said again.
 
         Args:
             reads_completions: whether its leader takes reports by columns.
             heeds_on_lost: whether its leader reads all that follow-ups may ask for.
+            keeps_checkpoints: whether its leader keeps checkpoints.
         """
+        self.checkpoints.start_session(is_heeded=keeps_checkpoints)
         self._reads_completions = reads_completions
         self._heeds_on_lost = heeds_on_lost
         self.credit.start_session()
@@ -83,10 +89,14 @@ class NextFrame:
 
     def keep(self, reports: list[session.Report], size: int) -> None:
         """Keeps reports, which take `size` bytes together."""
+        if self.checkpoints.latest:
+            size += self.checkpoints.attach(reports)
         self.unacknowledged.add(reports, size)
 
     def keep_completions(self, completions: session.Completions, fences: list[int]) -> None:
         """Keeps reports by columns. `fences` are theirs."""
+        if self.checkpoints.latest:
+            self.checkpoints.drop(fences)
         self.unacknowledged.add_completions(completions, fences)
 
     def acknowledge(self, fences: Iterable[int]) -> None:
@@ -96,6 +106,7 @@ class NextFrame:
     def drop(self, fences: Iterable[int]) -> None:
         """Forgets what there is to say of these tasks, because the leader has released them."""
         self.unacknowledged.drop(fences)
+        self.checkpoints.drop(fences)
         for fence in fences:
             self.progress.pop(fence, None)
 
@@ -134,7 +145,10 @@ class NextFrame:
             reports = [_for_older_leaders(report) if report.follow_ups else report for report in reports]
         condition = (blocked, draining, self._leaving and not self.unacknowledged.unsent)
         changed = condition != self._condition
-        speaks = bool(reports or completions or changed or self.progress or self._pongs)
+        words: Collection[session.ProgressReport] = self.progress.values()
+        if self.checkpoints.unsent:
+            words = [*words, *self.checkpoints.take()]
+        speaks = bool(reports or completions or changed or words or self._pongs)
         # Credit that goes with something else costs no frame.
         credit = self.credit.next(held, slots, 0.0 if speaks or held <= slots else _CREDIT_SHARE)
         if not (speaks or credit):
@@ -143,7 +157,7 @@ class NextFrame:
         request = session.ConnectRequest(
             reports=reports,
             credit=[credit] if credit else None,
-            progress=self.progress.values(),
+            progress=words,
             pongs=self._pongs,
         )
         if changed:
