@@ -286,6 +286,27 @@ class Cluster(RuleBasedStateMachine):
         if task.standing.status is Status.COMPLETED:
             self.accepted[id, task.seq] = self.accepted.get((id, task.seq), 0) + 1
 
+    @precondition(lambda self: self.core.state.connections and self.sent)
+    @rule(data=st.data(), state=st.sampled_from([b"one", b"two"]))
+    def checkpoint(self, data: st.DataObject, state: bytes) -> None:
+        connection = data.draw(st.sampled_from(sorted(self.core.state.connections)))
+        instance, id, fence = data.draw(st.sampled_from(self.sent))
+        before = self.core.stored.get(id)
+        self.core.do(cmd.ReceiveFrame(connection, checkpoints=[cmd.Checkpoint(fence, id, state)]))
+        if before is None:
+            return
+        rightful = before[2].status is Status.RUNNING and before[2].fence == fence
+        if rightful and instance == self.core.state.connections[connection].instance:
+            assert self.core.stored[id][2] == replace(before[2], checkpoint=state)
+        else:
+            assert self.core.stored[id] == before
+
+    @invariant()
+    def what_has_ended_hands_nothing_on(self) -> None:
+        assert not any(
+            standing.checkpoint for _, _, standing in self.core.stored.values() if standing.status >= Status.COMPLETED
+        )
+
     @rule(data=st.data())
     def give_credit(self, data: st.DataObject) -> None:
         for connection, worker in list(self.core.state.connections.items()):

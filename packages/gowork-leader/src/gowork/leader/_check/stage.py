@@ -145,6 +145,7 @@ class Stage:
                     heeds_queues=True,
                     heeds_unique_keys=True,
                     heeds_on_lost=True,
+                    keeps_checkpoints=True,
                 )
             )
         )

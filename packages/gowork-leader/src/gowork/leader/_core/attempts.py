@@ -196,6 +196,7 @@ def settle(standing: Standing, report: Report, policy: RetryPolicy | None, wall_
         uncounted=0 if finished else uncounted,
         unfit=() if finished else standing.unfit,
         edit=standing.edit,
+        checkpoint=b"" if finished else report.checkpoint or standing.checkpoint,
     )
 
 
@@ -244,6 +245,7 @@ def requeue(
             uncounted=0,
             plugin=None,
             fails_if_lost=False,
+            checkpoint=b"",
         )
     if _ends_as_lost(standing, outcome, may_have_run=may_have_run):
         return replace(
@@ -255,6 +257,7 @@ def requeue(
             uncounted=0,
             plugin=None,
             fails_if_lost=False,
+            checkpoint=b"",
         )
     back = _taken_back(standing, policy, reason, wall_ms, began=began)
     finished = back.status is not Status.PENDING
@@ -269,6 +272,7 @@ def requeue(
         uncounted=0 if finished else back.uncounted,
         plugin=None,
         fails_if_lost=False,
+        checkpoint=b"" if finished else standing.checkpoint,
     )
 
 

@@ -150,6 +150,8 @@ class Report(Struct, frozen=True, gc=False):
     unfit: bool = False
     #: With INTERRUPTED: the handler certainly never began.
     not_started: bool = False
+    #: The attempt's last checkpoint; empty when it has told none.
+    checkpoint: bytes = b""
 
 
 class Completions(Struct, frozen=True, gc=False):
@@ -185,6 +187,14 @@ class ProgressReport(Struct, frozen=True, gc=False):
     message: str
 
 
+class Checkpoint(Struct, frozen=True, gc=False):
+    """What an attempt hands on to the next one."""
+
+    fence: int
+    id: str
+    state: bytes
+
+
 class ReceiveFrame(Command[None], frozen=True, gc=False):
     """A worker has sent a frame.
 
@@ -202,6 +212,7 @@ class ReceiveFrame(Command[None], frozen=True, gc=False):
     received_ns: int = 0
     #: More reports, which come after `reports`.
     completions: Sequence[Completions] = ()
+    checkpoints: Sequence[Checkpoint] = ()
 
 
 class CloseSession(Command[None], frozen=True, gc=False):

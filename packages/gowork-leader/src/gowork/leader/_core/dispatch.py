@@ -114,7 +114,9 @@ def _grant(
         changes.append(ch.TaskMoved(spec.id, standing))
         others = is_mixed and policy is not None and _others_may_fit(members, spec, policy, old.unfit)
         previous = previous_of(old.attempts) if old.attempts else ""
-        granted.append(ef.Grant(fence, old.grants + 1, old.suspect, spec, previous, old.attempts_used, others))
+        granted.append(
+            ef.Grant(fence, old.grants + 1, old.suspect, spec, previous, old.attempts_used, others, old.checkpoint)
+        )
 
 
 def _dial(task: Task, callback: Callback, fence: int, now: Now, decision: Decision) -> None:
@@ -152,6 +154,7 @@ def _running(
         unfit=old.unfit,
         plugin=plugin,
         edit=old.edit,
+        checkpoint=old.checkpoint,
     )
 
 

@@ -368,6 +368,8 @@ class Standing(Struct, frozen=True, array_like=True, gc=False):
     fails_if_lost: bool = False
     #: A person has had it run again, and it has not been granted since.
     retried: bool = False
+    #: What the last attempt has handed on to the next one; empty: nothing, or the task has ended.
+    checkpoint: bytes = b""
 
 
 class Task(Struct, gc=False):

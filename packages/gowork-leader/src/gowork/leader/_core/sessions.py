@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from gowork.leader._core import changes as ch
+from gowork.leader._core import checkpoints, drains
 from gowork.leader._core import commands as cmd
-from gowork.leader._core import drains
 from gowork.leader._core import effects as ef
 from gowork.leader._core.attempts import complete, requeue, settle
 from gowork.leader._core.decision import Decision
@@ -93,6 +93,8 @@ def receive_frame(state: State, frame: cmd.ReceiveFrame, now: Now) -> Decision:
         task = _held_by(state, worker, progress.id, progress.fence)
         if task is not None:
             changes.append(ch.TaskProgressed(progress.id, Progress(progress.fraction, progress.message, now.wall_ms)))
+    if frame.checkpoints:
+        checkpoints.take(state, worker, frame, now, decision)
     if frame.leaving:
         settled = {report.fence for report in frame.reports}
         for columns in frame.completions:

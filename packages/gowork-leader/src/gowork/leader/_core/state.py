@@ -5,6 +5,7 @@ Only `apply` changes a State. All of it can be rebuilt from the store, except th
 
 from __future__ import annotations
 
+from gowork.leader._core.checkpoints import Checkpoints
 from gowork.leader._core.commands import OpenSession
 from gowork.leader._core.facts import Facts
 from gowork.leader._core.forms import Forms
@@ -307,6 +308,7 @@ class State:
         "callback_leases",
         "callbacks",
         "challenges",
+        "checkpoints",
         "connections",
         "delayed",
         "departed",
@@ -347,6 +349,7 @@ class State:
         self.restored = restored
         #: {id: task}: running tasks, those in a lane's window, and others while a batch needs them.
         self.tasks: dict[str, Task] = {}
+        self.checkpoints = Checkpoints(self.tasks)
         self.queues = Queues(window=settings.window, lane_min=settings.lane_min, lane_low=settings.lane_page // 4)
         #: {id: what this batch's removals need to know about a task that is not in memory}
         self.briefs: dict[str, Brief] = {}

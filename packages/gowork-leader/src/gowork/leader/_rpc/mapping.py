@@ -253,6 +253,7 @@ def frame_from(frame: session_pb2.ConnectRequest, connection: int, clock_ns: Cal
                 _cut(progress.message, limits.PROGRESS_MESSAGE_BYTES_MAX),
             )
             for progress in frame.progress
+            if not progress.is_checkpoint_alone
         ]
         if frame.progress
         else (),
@@ -261,6 +262,13 @@ def frame_from(frame: session_pb2.ConnectRequest, connection: int, clock_ns: Cal
         conditions[-1].leaving if conditions else False,
         clock_ns() if reports or completions else 0,
         completions,
+        [
+            cmd.Checkpoint(progress.fence, progress.id, progress.checkpoint)
+            for progress in frame.progress
+            if 0 < len(progress.checkpoint) <= limits.CHECKPOINT_BYTES_MAX
+        ]
+        if frame.progress
+        else (),
     )
 
 
@@ -328,6 +336,7 @@ def _whole_report_from(report: session_pb2.Report, trace: str) -> cmd.Report:
         outcome is Outcome.COMPLETED and report.result_is_empty_data and not result and not data,
         outcome is Outcome.INTERRUPTED and report.unfit,
         outcome is Outcome.INTERRUPTED and report.not_started,
+        report.checkpoint if len(report.checkpoint) <= limits.CHECKPOINT_BYTES_MAX else b"",
     )
 
 

@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from types import MappingProxyType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol, Unpack
 
+from gowork.worker._core import checkpoints
 from gowork.worker._core.cancellation import CancelToken
+from gowork.worker._core.checkpoints import Seal
 from gowork.worker._core.follow_ups import FollowUps
 from gowork.worker._core.new_tasks import FollowUp, TaskOptions
 
@@ -20,6 +22,10 @@ NO_LABELS: Mapping[str, str] = MappingProxyType({})
 
 def _told_to_nobody(fence: int, id: str, fraction: float, message: str) -> None:
     """Drops progress, where no runner takes it."""
+
+
+def _kept_by_nobody(fence: int, id: str, state: bytes) -> None:
+    """Drops a checkpoint, where no runner takes it."""
 
 
 def _is_first(fence: int) -> bool:
@@ -43,7 +49,16 @@ class SlotLender(Protocol):
 class Place:
     """What all attempts of one runner share."""
 
-    __slots__ = ("is_after_crash", "lease_valid", "lender", "log_failures", "state", "trace_parent", "worker")
+    __slots__ = (
+        "is_after_crash",
+        "keep_checkpoint",
+        "lease_valid",
+        "lender",
+        "log_failures",
+        "state",
+        "trace_parent",
+        "worker",
+    )
 
     def __init__(self, worker: str, *, trace_parent: bool = False, log_failures: str = "traceback") -> None:
         #: The worker's name.
@@ -58,6 +73,8 @@ class Place:
         self.lender: SlotLender | None = None
         #: Says of a fence whether a runner ended while an attempt of its task ran there before. The executor sets it.
         self.is_after_crash: Callable[[int], bool] = _is_first
+        #: Takes (fence, id, state) of a checkpoint. The executor sets it.
+        self.keep_checkpoint: Callable[[int, str, bytes], None] = _kept_by_nobody
         #: What handlers see as `ctx.state`. Lifespans fill it.
         self.state = SimpleNamespace()
 
@@ -66,10 +83,12 @@ class Context:
     """One attempt of a task. Every attribute may be read from any thread."""
 
     __slots__ = (
+        "_checkpoint",
         "_follow_ups",
         "_outcome",
         "_place",
         "_progress",
+        "_seals",
         "attempt",
         "cancelled",
         "data",
@@ -84,8 +103,10 @@ class Context:
         "queue",
     )
 
-    #: Not there before a hook asks for it, because it would cost every attempt.
+    #: None of these is there before somebody asks for it, because they would cost every attempt.
     _outcome: str
+    _checkpoint: bytes
+    _seals: tuple[Seal, Seal]
 
     def __init__(
         self,
@@ -218,6 +239,36 @@ class Context:
         if self.hides is not None:
             words = self.hides(words)
         self._progress(self.fence, self.id, min(1.0, max(0.0, float(fraction))), words)
+
+    def checkpoint(self, state: object) -> None:
+        """Hands a state on to the next attempt of this task, which finds it in `last_checkpoint`.
+
+        It returns at once. The worker sends the latest state once a second, and with the report of an attempt that does
+        not complete. The leader keeps it with the task, on disk, until the task ends. If the worker is lost within that
+        second, the next attempt finds the state before.
+
+        Args:
+            state: bytes, or anything that can be written as JSON; at most 64 KiB as it travels.
+
+        Raises:
+            ValueError: when it cannot be written as JSON, or is too long.
+            CodecError: when the task is encrypted, and its key is gone.
+        """
+        seals = getattr(self, "_seals", None)
+        found = checkpoints.written(state, None if seals is None else seals[0])
+        self._checkpoint = found
+        self._place.keep_checkpoint(self.fence, self.id, found)
+
+    @property
+    def last_checkpoint(self) -> Any:
+        """The state that `checkpoint` was given last, in this attempt or the one before: bytes, or what its JSON says.
+        None when there is none. Each look reads it anew.
+        """
+        found = getattr(self, "_checkpoint", b"")
+        if not found:
+            return None
+        seals = getattr(self, "_seals", None)
+        return checkpoints.read(found, None if seals is None else seals[1])
 
     def schedule(self, payload: object = "", *, id: str | None = None, **options: Unpack[TaskOptions]) -> str:
         """Schedules a task together with this one's completion: both are recorded in one commit.

@@ -245,6 +245,7 @@ class Desk:
             reads_completions=first is not None and first.welcome.reads_completions,
             heeds_on_lost=first is None or first.welcome.heeds_on_lost,
             heeds_unique_keys=first is None or first.welcome.heeds_unique_keys,
+            keeps_checkpoints=first is not None and first.welcome.keeps_checkpoints,
         )
         if first is not None:
             self._receive(first, now)

@@ -10,7 +10,16 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
-from gowork.worker._desk.instructions import SPEAK, CancelTasks, Instruction, NoteLoss, NoteTimedOut, StartTasks
+from gowork.worker._desk.instructions import (
+    SPEAK,
+    CancelTasks,
+    Instruction,
+    Level,
+    Note,
+    NoteLoss,
+    NoteTimedOut,
+    StartTasks,
+)
 from gowork.worker._desk.next_frame import NextFrame
 from gowork.worker._desk.recycling import Recycling
 from gowork.worker._desk.roster import Roster
@@ -66,6 +75,8 @@ class Work:
         self._isolated: frozenset[str] = frozenset()
         #: {handler: the plugins that it needs, and the environment that has it}
         self._needed: dict[str, tuple[tuple[str, ...] | None, str]] = {}
+        #: Why checkpoints are not kept, of what was logged already.
+        self._warned: set[str] = set()
         #: The longest grace of all handlers, in seconds.
         self._grace_max = _GRACE_MIN
 
@@ -237,9 +248,21 @@ class Work:
         """Takes the progress of attempts, and drops that of tasks that are not held or were released."""
         for word in words:
             task = self.held.get(word.fence)
-            if task is not None and not task.released:
+            if task is None or task.released:
+                continue
+            if not word.is_checkpoint_alone:
                 self._frame.progress[word.fence] = word
+            elif not self._frame.checkpoints.keep(word):
+                self._warn_of_checkpoints("there is no room for more in this worker")
+            elif not self._frame.checkpoints.is_heeded:
+                self._warn_of_checkpoints("its leader is too old to keep them, or calls this worker")
         self._instruct(SPEAK)
+
+    def _warn_of_checkpoints(self, reason: str) -> None:
+        if reason not in self._warned:
+            self._warned.add(reason)
+            event = "checkpoints are not kept, and the next attempts of their tasks begin without"
+            self._instruct(Note(Level.WARNING, event, {"reason": reason}))
 
     def waits(self, runner: Runner, attempts: int, now: float) -> None:
         """A runner has told that `attempts` of its attempts wait for other tasks."""

@@ -60,7 +60,7 @@ class Attempts:
         task = job.task
         labels = task.labels
         # By their places, because a keyword for each costs as much again: one is made for each task.
-        return Context(
+        context = Context(
             self._place,
             self._progress,
             job.id,
@@ -73,6 +73,9 @@ class Attempts:
             dict(labels) if labels else _NO_LABELS,
             task.payload_form,
         )
+        if checkpoint := job.grant.checkpoint:
+            context._checkpoint = checkpoint  # noqa: SLF001 - handlers are not to set it
+        return context
 
     def run(self, job: Job) -> AttemptReport:
         """Runs a plain handler in this thread. Never raises: an exception of the handler becomes the report."""

@@ -94,6 +94,7 @@ class Executor:
         held: dict[int, Job] = {}
         self._attempts = attempts(place, loaded.hooks, outbox.progress, encrypting)
         self._lending = place.lender = Lending(table.spare, held, self._lending_changed)
+        place.keep_checkpoint = outbox.checkpoint
         place.is_after_crash = lambda fence: (job := held.get(fence)) is not None and job.grant.alone
         self._jobs = Jobs(held, self._attempts, table, outbox, self._lending, stopping, clock)
         self._slots = Slots(table, self._lending, self._start_on_loop, withheld, broken)

@@ -133,6 +133,11 @@ class Outcome:
             raise NotCompleted(f"the result is not {type_name(type)}: {error}") from error
 
     @property
+    def checkpoint(self) -> Any:
+        """What another attempt would find in `ctx.last_checkpoint`; None when there is nothing."""
+        return None if self.context is None else self.context.last_checkpoint
+
+    @property
     def will_retry(self) -> bool:
         """Whether the leader tries the task again because it failed."""
         return self.retry_delay is not None
