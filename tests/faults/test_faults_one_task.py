@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import psutil
 import pytest
 from fault_cluster import Cluster, kill, still_running, until
@@ -25,6 +27,11 @@ def finished(client: Client, id: str) -> TaskInfo:
 
 def outcomes(task: TaskInfo) -> list[AttemptOutcome]:
     return [attempt.outcome for attempt in task.attempts]
+
+
+def has_told(client: Client, id: str, message: str) -> bool:
+    progress = client.get(id).progress
+    return progress is not None and progress.message == message
 
 
 def test_a_running_task_survives_a_leader_without_being_started_again(cluster: Cluster) -> None:
@@ -73,6 +80,44 @@ def test_a_worker_that_dies_with_its_leader_gives_its_tasks_back(cluster: Cluste
         task = finished(client, "a")
     assert (task.status, task.worker) == (TaskStatus.COMPLETED, "w2")
     assert outcomes(task) == [AttemptOutcome.LOST, AttemptOutcome.COMPLETED]
+
+
+def test_a_task_that_must_not_run_twice_ends_with_its_worker_and_only_a_person_has_it_run_again(
+    cluster: Cluster,
+) -> None:
+    cluster.start_worker("w1", "--runners", "1")
+    with cluster.client() as client:
+        cluster.gate("a")
+        client.schedule(id="a", handler="gated", on_lost="fail")
+        cluster.news("entered")
+        cluster.kill_worker("w1")
+        cluster.start_worker("w2", "--runners", "1")
+        task = finished(client, "a")
+        assert (task.status, outcomes(task)) == (TaskStatus.ERROR, [AttemptOutcome.LOST])
+        assert task.failure is not None
+        assert task.failure.kind is FailureKind.LOST
+        assert "its stream broke" in task.failure.message
+        client.retry("a")
+        assert cluster.news("entered").attempt == 2
+        cluster.release("a")
+        assert finished(client, "a").status is TaskStatus.COMPLETED
+
+
+def test_an_attempt_goes_on_where_the_one_before_stopped_when_its_runner_was_killed(cluster: Cluster) -> None:
+    cluster.start_worker("w1", "--runners", "1")
+    with cluster.client() as client:
+        cluster.gate("a")
+        client.schedule(id="a", handler="resuming")
+        for attempt in (1, 2):
+            news = cluster.news("entered")
+            assert news.attempt == attempt
+            # Progress leaves after the checkpoint, and what a killed process has not sent is lost.
+            until(partial(has_told, client, "a", f"attempt {attempt}"))
+            kill(news.runner)
+        assert cluster.news("entered").attempt == 3
+        cluster.release("a")
+        task = finished(client, "a")
+        assert (task.status, task.value()) == (TaskStatus.COMPLETED, [1, 2, 3])
 
 
 def test_a_worker_that_is_started_again_proves_that_its_tasks_run_no_more(cluster: Cluster) -> None:

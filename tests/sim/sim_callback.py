@@ -106,7 +106,11 @@ class SimCallback:
                 made: type[cmd.ConfirmStop | cmd.DenyStop] = cmd.ConfirmStop if success else cmd.DenyStop
                 engine.post(made(effect.id, effect.fence))
         elif not success:
-            engine.post(cmd.RefuseStart(effect.member, effect.spec.id, effect.fence, "no", success is not None))
+            engine.post(
+                cmd.RefuseStart(
+                    effect.member, effect.spec.id, effect.fence, "no", success is not None, success is False
+                )
+            )
         await heard
 
     async def _answer(self, effect: ef.StartWork | ef.StopWork, there: float) -> bool:

@@ -64,6 +64,11 @@ def test_a_payload_is_of_its_task_its_handler_and_its_kind_alone(ours: Encryptio
         ours.open_result("a", ours.payload("a", "", "text", b"", 0))
     with pytest.raises(Altered):
         ours.open_result("b", ours.result("a", "1", b"", "k1"))
+    handed_on = ours.checkpoint("a", b"state", "k1")
+    assert ours.open_checkpoint("a", handed_on) == b"state"
+    for id, data in (("b", handed_on), ("a", ours.result("a", "", b"state", "k1"))):
+        with pytest.raises(Altered, match="the checkpoint is"):
+            ours.open_checkpoint(id, data)
     token = ours.text("a", "words", "k1", 1024)
     assert ours.open_texts("a", f"<{token}>") == "<words>"
     assert ours.open_texts("b", token) == "(encrypted with key 'k1' (aes-256-gcm), and cut off or altered)"

@@ -260,6 +260,11 @@ class TestLooking:
         (attempt,) = json.loads(gowork("show", mark, "-o", "json").stdout)["attempts"]
         assert (attempt["plugin"], attempt["plugin_version"]) == ("cli_test_handlers", None)
 
+    def test_what_must_not_run_twice_is_shown(self, gowork, mark: str) -> None:
+        gowork("add", mark, "p", "--handler", "nobody has this", "--on-lost", "fail")
+        assert "it ends with ERROR, and is not run again" in gowork("show", mark).stdout
+        assert json.loads(gowork("show", mark, "-o", "json").stdout)["on_lost"] == "FAIL"
+
     def test_show_says_why_a_task_waits(self, gowork, mark: str) -> None:
         gowork("add", mark, "p", "--handler", "nobody has this")
         assert "waits because" in gowork("show", mark).stdout

@@ -336,6 +336,12 @@ class TestViews:
         for outcome in pb.AttemptOutcome.values():
             (attempt,) = task_info(pb.Task(attempts=[pb.Attempt(outcome=outcome)])).attempts
             assert f"ATTEMPT_OUTCOME_{attempt.outcome}" == pb.AttemptOutcome.Name(outcome)
+        for kind in pb.FailureKind.values():
+            failure = task_info(pb.Task(failure=pb.Failure(kind=kind))).failure
+            assert failure is not None
+            assert f"FAILURE_KIND_{failure.kind}" == pb.FailureKind.Name(kind)
+        for on_lost in pb.OnLost.values():
+            assert f"ON_LOST_{task_info(pb.Task(on_lost=on_lost)).on_lost}" == pb.OnLost.Name(on_lost)
         assert [view_to_wire(view) for view in TaskView] == [1, 2, 3]
 
         for code in pb.WaitCode.values():

@@ -28,9 +28,11 @@ from gowork.leader._core.model import (
     HandlerPolicy,
     LaneKey,
     Now,
+    OnLost,
     Outcome,
     Plugin,
     Priority,
+    Restored,
     RetryPolicy,
     Spec,
     Standing,
@@ -204,10 +206,12 @@ class Core:
                 entries = sorted(timer for row in self.stored.values() for timer in of(*row) if _after(timer, timers))
                 timers.take_in(entries[: timers.page], complete=len(entries) <= timers.page)
 
-    def restart(self) -> None:
-        """A new leader knows what the store has."""
+    def restart(self, *, restored: bool = False) -> None:
+        """A new leader knows what the store has. `restored`: that store was just restored from a backup."""
         old = self.state
-        self.state = State(old.settings, fence=((old.fence >> 40) + 1) << 40, next_seq=old.next_seq)
+        fence = ((old.fence >> 40) + 1) << 40
+        came = Restored(old.next_seq, fence) if restored else old.restored
+        self.state = State(old.settings, fence=fence, next_seq=old.next_seq, restored=came)
         for kind in KINDS:
             for key, data in sorted(self.facts.items()):
                 if key.kind == kind.name:
@@ -267,10 +271,13 @@ class Core:
         form: str = "",
         plugin: Plugin | None = None,
         queues: tuple[str, ...] = (),
+        on_lost: OnLost | None = None,
     ) -> int:
         self._connections += 1
         connection = self._connections
-        policies = tuple(HandlerPolicy(handler, handler == default, retry, form, plugin) for handler in handlers)
+        policies = tuple(
+            HandlerPolicy(handler, handler == default, retry, form, plugin, on_lost=on_lost) for handler in handlers
+        )
         self.do(
             cmd.OpenSession(
                 connection,

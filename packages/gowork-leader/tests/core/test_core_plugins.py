@@ -101,7 +101,7 @@ def test_a_worker_that_tells_no_plugin_leaves_none() -> None:
 def test_records_from_before_plugins_were_kept_are_read_as_without_one() -> None:
     whole = Standing(Status.RUNNING, 1, attempts=(Attempt(1, "w", 1, 2, Outcome.LOST, "", 3),))
     fields = msgspec.msgpack.decode(encode_standing(whole))
-    assert fields.pop() is None
+    del fields[Standing.__struct_fields__.index("plugin") :]
     (attempt,) = fields[Standing.__struct_fields__.index("attempts")]
     assert attempt.pop() is None
     assert decode_standing(msgspec.msgpack.encode(fields)) == whole

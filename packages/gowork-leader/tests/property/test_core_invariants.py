@@ -20,7 +20,7 @@ from gowork.leader._core import roster
 from gowork.leader._core.apply import _APPLIERS
 from gowork.leader._core.effects import Grant, GrantTasks
 from gowork.leader._core.kinds import UNIQUE_KEYS, WORKER_DRAINS
-from gowork.leader._core.model import LaneKey, Outcome, Place, Priority, RetryPolicy, Spec, Standing, Status
+from gowork.leader._core.model import LaneKey, OnLost, Outcome, Place, Priority, RetryPolicy, Spec, Standing, Status
 from gowork.leader._core.roster import Need
 from gowork.leader._core.state import Settings, Worker
 from gowork.leader._core.tasks import digest_of
@@ -67,6 +67,8 @@ class Cluster(RuleBasedStateMachine):
     compares = False
     #: Whether some workers take tasks of the queues alone that they name.
     names_queues = True
+    #: The tasks that must not run twice.
+    once: tuple[str, ...] = ("t0", "t1", "t2", "t3")
     bounds = SMALL
     #: How often what can be granted is granted and reported, until every task has ended.
     rounds = 3
@@ -112,21 +114,20 @@ class Cluster(RuleBasedStateMachine):
         unique: str,
         unique_for: int,
     ) -> None:
-        self.core.submit(
-            spec(
-                id,
-                handler=handler,
-                priority=priority,
-                body=bytes(2 << 10) if id == "t3" else b"",
-                retry=RetryPolicy(max_attempts=attempts, initial_delay_ms=500),
-                run_in_ms=delay * 1000,
-                expires_in_ms=expiry * 1000,
-                queue=queue,
-                key=key,
-                unique=unique,
-                unique_for_ms=unique_for * 1000,
-            )
+        new = spec(
+            id,
+            handler=handler,
+            priority=priority,
+            body=bytes(2 << 10) if id == "t3" else b"",
+            retry=RetryPolicy(max_attempts=attempts, initial_delay_ms=500),
+            run_in_ms=delay * 1000,
+            expires_in_ms=expiry * 1000,
+            queue=queue,
+            key=key,
+            unique=unique,
+            unique_for_ms=unique_for * 1000,
         )
+        self.core.submit(replace(new, on_lost=OnLost.FAIL if id in self.once else None))
 
     @rule(
         queue=QUEUES,
@@ -293,6 +294,27 @@ class Cluster(RuleBasedStateMachine):
         if task.standing.status is Status.COMPLETED:
             self.accepted[id, task.seq] = self.accepted.get((id, task.seq), 0) + 1
 
+    @precondition(lambda self: self.core.state.connections and self.sent)
+    @rule(data=st.data(), state=st.sampled_from([b"one", b"two"]))
+    def checkpoint(self, data: st.DataObject, state: bytes) -> None:
+        connection = data.draw(st.sampled_from(sorted(self.core.state.connections)))
+        instance, id, fence = data.draw(st.sampled_from(self.sent))
+        before = self.core.stored.get(id)
+        self.core.do(cmd.ReceiveFrame(connection, checkpoints=[cmd.Checkpoint(fence, id, state)]))
+        if before is None:
+            return
+        rightful = before[2].status is Status.RUNNING and before[2].fence == fence
+        if rightful and instance == self.core.state.connections[connection].instance:
+            assert self.core.stored[id][2] == replace(before[2], checkpoint=state)
+        else:
+            assert self.core.stored[id] == before
+
+    @invariant()
+    def what_has_ended_hands_nothing_on(self) -> None:
+        assert not any(
+            standing.checkpoint for _, _, standing in self.core.stored.values() if standing.status >= Status.COMPLETED
+        )
+
     @rule(data=st.data())
     def give_credit(self, data: st.DataObject) -> None:
         for connection, worker in list(self.core.state.connections.items()):
@@ -443,6 +465,16 @@ class Cluster(RuleBasedStateMachine):
     @invariant()
     def at_most_one_completion_is_accepted(self) -> None:
         assert all(count == 1 for count in self.accepted.values())
+
+    @invariant()
+    def what_must_not_run_twice_waits_for_no_second_run_after_a_loss(self) -> None:
+        for id in self.once:
+            standing = self.core.stored[id][2] if id in self.core.stored else None
+            if standing is None or standing.status is not Status.PENDING or standing.retried or not standing.attempts:
+                continue
+            last = standing.attempts[-1]
+            reported = last.outcome in (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.SNOOZED)
+            assert reported or last.reason == "the grant did not reach its worker"
 
     @invariant()
     def live_names_are_unique(self) -> None:

@@ -44,6 +44,7 @@ BAD_TASKS: list[tuple[dict[str, Any], str, str]] = [
     ({"selector": MANY}, "selector", "65 entries; the limit is 64"),
     ({"selector": {"k": "v" * 254}}, "selector['k']", "253 bytes"),
     ({"selector": {RANGE_KEY: ">=1"}}, "selector", "1 to 63 bytes, printable"),
+    ({"on_lost": 3}, "on_lost", "has the unknown value 3; use 1 (AGAIN) or 2 (FAIL)"),
     ({"plugin_version": "1.2"}, "plugin_version", "a range as in '>=1.2,<2'"),
     ({"plugin_version": ">=1,\n<2"}, "plugin_version", "no range of versions"),
     ({"plugin_version": ">=1" * 50}, "plugin_version", "150 bytes; the limit is 128"),
@@ -128,6 +129,7 @@ async def test_the_largest_of_everything_is_taken_and_comes_back_as_it_was(leade
         plugin_version=",".join([">=1.2"] * 21),
         unique_key="\N{GRINNING FACE}" * 64,
         unique_for_ms=limits.DURATION_MS_MAX,
+        on_lost=pb.ON_LOST_FAIL,
         retry=pb.RetryPolicy(
             max_attempts=1000,
             initial_delay_ms=limits.RETRY_DELAY_MS_MAX,

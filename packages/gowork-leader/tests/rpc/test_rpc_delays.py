@@ -51,7 +51,9 @@ async def test_the_delay_of_a_follow_up_is_reckoned_by_the_leader_whatever_the_w
         for number, grant in enumerate(await session.grants(2)):
             # What two workers, or two attempts, schedule under one id is one task, though their clocks differ.
             follow_up = pb.Task(id="next", handler="h", delay_ms=HOUR_MS, run_at_ms=1_000 + number)
+            follow_up.expires_in_ms, follow_up.expires_at_ms = 2 * HOUR_MS, 2_000 + number
             await session.report(grant, follow_ups=[follow_up])
     assert [(await leader.get(id)).status for id in "ab"] == [pb.TASK_STATUS_COMPLETED] * 2
     told = await leader.get("next")
     assert (told.run_at_ms, told.delay_ms) == (told.created_at_ms + HOUR_MS, HOUR_MS)
+    assert (told.expires_at_ms, told.expires_in_ms) == (told.created_at_ms + 2 * HOUR_MS, 2 * HOUR_MS)

@@ -118,6 +118,8 @@ async def test_a_worker_is_welcomed_with_the_terms_of_its_lease(tmp_path: Path) 
         welcome = await session.welcome()
         assert welcome.reads_completions
         assert welcome.heeds_queues
+        assert welcome.heeds_on_lost
+        assert welcome.keeps_checkpoints
         assert (welcome.term, welcome.lease_ms, welcome.heartbeat_ms, welcome.reconnect_grace_ms) == (
             1,
             6000,

@@ -8,7 +8,7 @@ import pytest
 from store_format_1 import TERM, write_store
 
 from gowork.leader.store.conformance import all_unfinished, new_task
-from gowork.leader.store.protocol import RESTORE_TERMS, Batch, StoreFormatError, changed_number
+from gowork.leader.store.protocol import RESTORE_TERMS, TERM_SHIFT, Batch, StoreFormatError, changed_number
 from gowork.leader.store.sqlite import SqliteStore
 
 
@@ -73,6 +73,26 @@ async def test_a_backup_on_a_read_only_medium_can_be_restored(path: Path, tmp_pa
     backup.parent.chmod(0o755)
     assert [file.name for file in backup.parent.iterdir()] == ["copy"]
     assert backup.read_bytes() == before
+
+
+async def test_a_store_that_was_restored_says_which_tasks_came_with_the_backup(path: Path, tmp_path: Path) -> None:
+    await fill(path, tasks=3)
+    await backed_up(path, tmp_path / "copy")
+    for copy in (1, 2):
+        store = SqliteStore(tmp_path / f"restored-{copy}.db")
+        await store.restore(tmp_path / "copy")
+        opened = await store.open()
+        assert opened.restored is not None
+        assert opened.restored.seq_below == opened.next_seq == 4
+        assert opened.restored.fence_below < opened.term << TERM_SHIFT
+        await store.close()
+        again = await store.open()
+        assert again.restored == opened.restored
+        await store.commit(Batch([new_task(again.next_seq, "new", changed=changed_number(again.term, 1))]))
+        await store.close()
+    store = SqliteStore(path)
+    assert (await store.open()).restored is None
+    await store.close()
 
 
 async def test_a_backup_of_format_1_is_migrated_once_it_is_restored(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from google.protobuf.message import DecodeError
 
-from gowork.leader._core.model import Priority
+from gowork.leader._core.model import OnLost, Priority
 from gowork.leader._core.ranges import RANGE_KEY
 from gowork.leader._wire import specs
 from gowork.leader._wire.rests import Rests
@@ -26,6 +26,7 @@ TASKS = {
     "with a policy": pb.Task(id="t", retry=pb.RetryPolicy(max_attempts=3, no_retry=["ValueError"])),
     "traced": pb.Task(id="t", data=b"d", traceparent=CONTEXT, tracestate="a=b"),
     "traced, with a form": pb.Task(id="t", payload="p", traceparent=CONTEXT, payload_form=pb.PAYLOAD_FORM_TEXT),
+    "not to run twice": pb.Task(id="t", payload="p", on_lost=pb.ON_LOST_FAIL),
     "with a form": pb.Task(id="t", payload="p", payload_form=pb.PAYLOAD_FORM_TEXT),
 }
 
@@ -35,6 +36,13 @@ def test_what_is_stored_reads_as_what_was_asked(task: pb.Task) -> None:
     asked = spec_from(pb.Task.FromString(task.SerializeToString()))
     assert stored_spec(asked.body + asked.trace, CREATED_MS) == asked.reckoned(CREATED_MS)
     assert pb.Task.FromString(asked.body + asked.trace) == task
+
+
+def test_what_a_task_says_of_losses_is_known_also_when_it_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(specs, "_stored", Rests())
+    for number, on_lost in ((0, None), (1, OnLost.AGAIN), (2, OnLost.FAIL), (9, None)):
+        stored = pb.Task(id="t", payload="p", on_lost=number).SerializeToString()  # type: ignore[arg-type]
+        assert [stored_spec(stored, CREATED_MS).on_lost for _ in range(2)] == [on_lost, on_lost]
 
 
 def test_a_range_of_versions_is_kept_in_the_selector_where_an_earlier_leader_finds_it() -> None:

@@ -173,6 +173,12 @@ class ModelFleet:
     def __init__(self, tell: Callable[[Event], None]) -> None:
         self._tell = tell
         self.runners: dict[RunnerId, ModelRunner] = {}
+        self._gone: set[int] = set()
+
+    @property
+    def begun(self) -> set[int]:
+        """The fences of all tasks that some runner has ever started."""
+        return self._gone.union(*(runner.started for runner in self.runners.values()))
 
     def perform(self, instruction: Instruction) -> None:
         if isinstance(instruction, ForFleet):
@@ -192,6 +198,7 @@ class ModelFleet:
     def crash(self, runner: ModelRunner, reason: str) -> None:
         if self.runners.get(runner.id) is runner:
             del self.runners[runner.id]
+            self._gone.update(runner.started)
             self._tell(PipeEnded(runner.id))
             self._tell(RunnerGone(runner.id))
             self._tell(RunnerEnded(runner.id, set(runner.running), reason))

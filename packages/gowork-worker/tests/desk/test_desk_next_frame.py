@@ -209,3 +209,37 @@ def test_each_session_is_told_all_that_no_earlier_one_has_acknowledged() -> None
         assert frame is not None
         assert [report.fence for report in frame.reports] == left
         coming.acknowledge([1])
+
+
+def test_a_leader_that_would_drop_what_a_follow_up_asks_for_is_told_of_a_failure_and_the_next_one_of_the_completion():
+    coming = NextFrame()
+    plain = session.Report(fence=1, id="a", outcome=tasks.ATTEMPT_OUTCOME_COMPLETED, follow_ups=[tasks.Task(id="b")])
+    once = session.Report(fence=2, id="c", outcome=tasks.ATTEMPT_OUTCOME_COMPLETED, execution_us=5)
+    once.follow_ups.add(id="d", on_lost=tasks.ON_LOST_FAIL)
+    coming.start_session(heeds_on_lost=False)
+    coming.keep([plain, once], 100)
+    frame = coming.take(1000, 0.0, held=0, slots=1, blocked=False, draining=False)
+    assert frame is not None
+    assert frame.reports[0] == plain
+    failed = frame.reports[1]
+    assert (failed.fence, failed.outcome, failed.execution_us) == (2, tasks.ATTEMPT_OUTCOME_FAILED, 5)
+    assert failed.failure.kind == tasks.FAILURE_KIND_REJECTED
+    assert "asks for on_lost, which this leader is too old to know" in failed.failure.message
+    assert not failed.follow_ups
+    coming.start_session()
+    again = coming.take(1000, 0.0, held=0, slots=1, blocked=False, draining=False)
+    assert again is not None
+    assert list(again.reports) == [plain, once]
+
+
+def test_a_leader_without_unique_keys_gets_no_follow_up_that_has_one() -> None:
+    coming = NextFrame()
+    reports = [session.Report(fence=fence, outcome=tasks.ATTEMPT_OUTCOME_COMPLETED) for fence in (1, 2)]
+    reports[0].follow_ups.add(id="once", on_lost=tasks.ON_LOST_FAIL)
+    reports[1].follow_ups.add(id="keyed", on_lost=tasks.ON_LOST_FAIL, unique_key="k")
+    coming.start_session(heeds_unique_keys=False)
+    coming.keep(reports, 100)
+    frame = coming.take(1000, 0.0, held=0, slots=1, blocked=False, draining=False)
+    assert frame is not None
+    assert frame.reports[0] == reports[0]
+    assert "asks for unique_key, which this leader is too old to know" in frame.reports[1].failure.message

@@ -255,7 +255,7 @@ def stopped(fence: int, kind: StopKind) -> HeldTask:
 
 def test_dead_runner_loses_what_ran_and_returns_the_rest() -> None:
     left = [held(1), held(2), stopped(3, StopKind.CANCEL), stopped(4, StopKind.TIMEOUT), stopped(5, StopKind.INTERRUPT)]
-    reports = settle_dead(left, {1, 3, 4, 5}, "the runner exited with code 1", on_purpose=False)
+    reports = settle_dead(left, {1, 3, 4, 5}, "the runner exited with code 1", on_purpose=False, ran_one_by_one=False)
     assert [item.outcome for item in reports] == [
         tasks.ATTEMPT_OUTCOME_LOST,
         tasks.ATTEMPT_OUTCOME_INTERRUPTED,
@@ -267,8 +267,18 @@ def test_dead_runner_loses_what_ran_and_returns_the_rest() -> None:
 
 
 def test_runner_ended_on_purpose_blames_nobody_else() -> None:
-    reports = settle_dead([held(1), stopped(2, StopKind.TIMEOUT)], {1, 2}, "killed", on_purpose=True)
+    left = [held(1), stopped(2, StopKind.TIMEOUT)]
+    reports = settle_dead(left, {1, 2}, "killed", on_purpose=True, ran_one_by_one=False)
     assert [item.outcome for item in reports] == [tasks.ATTEMPT_OUTCOME_INTERRUPTED, tasks.ATTEMPT_OUTCOME_TIMED_OUT]
+
+
+def test_what_a_dead_runner_had_not_started_is_certain_only_where_it_ran_one_task_at_a_time() -> None:
+    # With several, some may have ended whose reports were lost with it.
+    for one_by_one in (True, False):
+        for on_purpose in (True, False):
+            left = [held(1), held(2), stopped(3, StopKind.INTERRUPT)]
+            reports = settle_dead(left, {1}, "killed", on_purpose=on_purpose, ran_one_by_one=one_by_one)
+            assert [item.not_started for item in reports] == [False, one_by_one, one_by_one]
 
 
 def test_isolated_task_starts_once_a_slot_is_left_to_it() -> None:

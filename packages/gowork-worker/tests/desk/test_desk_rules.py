@@ -331,6 +331,35 @@ def test_what_waits_behind_long_tasks_is_recalled_once(stage: Stage) -> None:
     assert stage.reported() == {2: tasks.ATTEMPT_OUTCOME_INTERRUPTED}
 
 
+def not_started(stage: Stage) -> dict[int, bool]:
+    """Which of the tasks that go back have certainly not started."""
+    return {report.fence: report.not_started for report in stage.take().reports}
+
+
+def test_only_what_no_runner_has_certainly_has_not_started(stage: Stage) -> None:
+    stage.grant(1)
+    runner = stage.ready(1)
+    stage.grant(2, 3)
+    stage.say(runner, messages.Returned((3,)))
+    assert not_started(stage) == {3: True}
+    # It may have ended in between, and its report is lost with the runner.
+    stage.end(runner)
+    assert not_started(stage) == {1: False, 2: False}
+    stage.grant(4)
+    again = stage.ready(1)
+    stage.grant(5)
+    stage.tell(GivenUp("the worker stopped"))
+    assert not_started(stage) == {4: False, 5: False}
+    stage.end(again)
+
+
+def test_what_waits_for_a_runner_when_the_worker_drains_certainly_has_not_started(stage: Stage) -> None:
+    stage.grant(1)
+    stage.tell(DrainBegun())
+    stage.grant(2)
+    assert not_started(stage) == {1: True, 2: True}
+
+
 def test_isolated_runner_that_gets_ready_while_nothing_is_started_keeps_its_slot(stage: Stage) -> None:
     lender = stage.ready()
     stage.grant(1, alone=True)

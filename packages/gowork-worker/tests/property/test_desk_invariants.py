@@ -85,6 +85,8 @@ class Worker(RuleBasedStateMachine):
 
         def watched(reports: list[session.Report], size: int) -> None:
             self.kept.update(report.fence for report in reports)
+            begun = self.fleet.begun
+            assert not [report.fence for report in reports if report.not_started and report.fence in begun]
             keep(reports, size)
 
         self.desk.frame.keep = watched  # type: ignore[method-assign]

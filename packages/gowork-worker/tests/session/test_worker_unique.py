@@ -12,7 +12,7 @@ from gowork.worker import Context, handler
 
 @handler
 def schedules(ctx: Context, has_key: bool) -> str:
-    ctx.schedule("text", unique="k" if has_key else "")
+    ctx.schedule("text", unique="k" if has_key else None)
     return "done"
 
 
@@ -33,5 +33,5 @@ async def test_a_leader_that_heeds_no_unique_keys_is_told_that_the_attempt_faile
             tasks.ATTEMPT_OUTCOME_FAILED,
             tasks.FAILURE_KIND_REJECTED,
         )
-        assert "has a unique key, and the leader is too old for these: upgrade the leader" in report.failure.message
+        assert "a follow-up asks for unique_key, which this leader is too old to know" in report.failure.message
         assert not report.follow_ups

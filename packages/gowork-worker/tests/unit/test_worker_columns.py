@@ -9,7 +9,7 @@ import pytest
 
 from gowork.proto.completions import reports_of
 from gowork.proto.worker.v1 import session_pb2 as session
-from gowork.worker._core.follow_ups import FollowUp
+from gowork.worker._core.new_tasks import FollowUp
 from gowork.worker._runner import endings, outcomes
 from gowork.worker._runner.columns import ROWS_MIN, ColumnsError, check, join, pack, without
 from gowork.worker._runner.completion import Completion

@@ -100,6 +100,7 @@ def test_isolated_handlers_have_little_grace() -> None:
         ({"retry_jitter": 2}, "retry_jitter"),
         ({"time_limit": -1}, "negative"),
         ({"on_lease_lost": "panic"}, "panic"),
+        ({"on_lost": "never"}, """on_lost is "again" or "fail", not 'never'"""),
         ({"no_retry": ["x"] * 65}, "64"),
     ],
 )

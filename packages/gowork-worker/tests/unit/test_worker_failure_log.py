@@ -228,3 +228,12 @@ def test_next_step_of_what_is_not_tried_again() -> None:
 def test_next_step_of_a_lost_attempt() -> None:
     assert step(endings.lost(1, "t", "signal 11")) == "runs again, alone in its process"
     assert "three" in step(endings.lost(1, "t", "signal 11"), alone=True)
+    lost = endings.lost(1, "t", "signal 11")
+    for own, handlers, ends in (
+        (tasks.ON_LOST_FAIL, False, True),
+        (tasks.ON_LOST_UNSPECIFIED, True, True),
+        (tasks.ON_LOST_UNSPECIFIED, False, False),
+        (tasks.ON_LOST_AGAIN, True, False),
+    ):
+        said = next_step(grant(), tasks.Task(on_lost=own), None, lost, fails_if_lost=handlers)
+        assert said.startswith("failed for good") is ends

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import count
 from typing import Any
 
 import pytest
@@ -8,9 +11,11 @@ import pytest
 from gowork.proto import limits
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
-from gowork.worker import Context, handler
+from gowork.worker import Context, NewTask, RetryPolicy, handler
 from gowork.worker._core.context import Place
 from gowork.worker._runner import outcomes
+
+NOON = datetime(2026, 12, 24, 12, tzinfo=UTC)
 
 
 def context(id: str = "parent") -> Context:
@@ -39,6 +44,7 @@ def next_step(ctx: Context, number: int) -> None:
         ({"unique": "k" * 257}, "unique: 'kkk"),
         ({"unique": "a\nb"}, "is not text of at most 256 printable bytes"),
         ({"unique": 7}, "unique: 7 is not text"),
+        ({"unique": ""}, "unique: is empty"),
         ({"unique_for": 1}, "unique_for: it is set without unique"),
         ({"unique": "k", "unique_for": -1}, "unique_for: "),
     ],
@@ -105,6 +111,23 @@ def test_a_retried_attempt_names_its_follow_ups_as_the_first_did() -> None:
         ({"payload": "x", "labels": {str(n): "" for n in range(65)}}, "labels: at most 64"),
         ({"payload": "x", "plugin_version": "1.2"}, "plugin_version: is '1.2', .* a range as in"),
         ({"payload": "x", "plugin_version": 1.2}, "plugin_version: 1.2 is not text"),
+        ({"payload": "x", "on_lost": "never"}, "on_lost: 'never' is not 'again' or 'fail'"),
+        ({"payload": "x", "queue": 3}, "queue: 3 is not text"),
+        ({"payload": "x", "handler": print}, "handler: .* neither a name nor a function decorated with @handler"),
+        ({"payload": "x", "labels": "team"}, "labels: 'team' is no mapping"),
+        ({"payload": "x", "concurrency_key": "k" * 129}, "concurrency_key: .* 128 printable bytes"),
+        ({"payload": "x", "run_at": "noon"}, "run_at: 'noon' is neither a datetime nor a time in seconds"),
+        ({"payload": "x", "run_at": NOON.replace(tzinfo=None)}, "run_at: .* has no time zone"),
+        ({"payload": "x", "expires_at": math.nan}, "expires_at: nan is neither"),
+        ({"payload": "x", "run_at": 5, "delay": 1}, "run_at: give run_at or delay, not both"),
+        ({"payload": "x", "expires_at": 5, "expires_in": 1}, "expires_at: give expires_at or expires_in, not both"),
+        ({"payload": "x", "retry": 2, "max_attempts": 2}, "retry: give retry or max_attempts, not both"),
+        ({"payload": "x", "retry": "often"}, "retry: 'often' is neither a RetryPolicy nor a number"),
+        ({"payload": "x", "retry": RetryPolicy(max_attempts=0)}, "retry.max_attempts is 1 to 1,000"),
+        ({"payload": "x", "retry": RetryPolicy(factor=0.5)}, "retry.factor is 1 to 100"),
+        ({"payload": "x", "retry": RetryPolicy(jitter=math.nan)}, "retry.jitter is 0 to 1"),
+        ({"payload": "x", "retry": RetryPolicy(initial_delay=-1)}, "retry.initial_delay: -1 is negative"),
+        ({"payload": "x", "retry": RetryPolicy(no_retry=("E",) * 65)}, "retry.no_retry names is 0 to 64"),
     ],
 )
 def test_what_breaks_a_limit_raises_in_the_handler(wrong: dict[str, Any], named: str) -> None:
@@ -126,3 +149,93 @@ def test_an_attempt_schedules_a_thousand_tasks_and_no_more() -> None:
     with pytest.raises(ValueError, match="1,000"):
         ctx.schedule("x")
     assert len(ctx.follow_ups) == limits.FOLLOW_UPS_MAX
+
+
+def sent(ctx: Context) -> list[tasks.Task]:
+    """The follow-ups as the leader gets them."""
+    report = outcomes.completed(9, "parent", None, ctx.follow_ups)
+    assert isinstance(report, session.Report)
+    return list(report.follow_ups)
+
+
+def test_a_follow_up_takes_every_option() -> None:
+    ctx = context()
+    policy = RetryPolicy(4, 2.0, 3.0, timedelta(minutes=1), 0.5, ("ValueError",))
+    ctx.schedule(
+        "x", run_at=NOON, expires_at=NOON.timestamp() + 60, retry=policy, concurrency_key="user-7", on_lost="fail"
+    )
+    ctx.schedule("x", expires_in=60, retry=3, priority="HIGH", on_lost=None, queue=None)
+    first, second = sent(ctx)
+    assert (first.run_at_ms, first.expires_at_ms) == (1_798_113_600_000, 1_798_113_660_000)
+    assert (first.concurrency_key, first.on_lost) == ("user-7", tasks.ON_LOST_FAIL)
+    assert first.retry == tasks.RetryPolicy(
+        max_attempts=4, initial_delay_ms=2000, factor=3, max_delay_ms=60_000, jitter=0.5, no_retry=["ValueError"]
+    )
+    assert (second.expires_in_ms, second.priority, second.on_lost) == (60_000, tasks.TASK_PRIORITY_HIGH, 0)
+    assert second.expires_at_ms > 0, "for leaders that do not know expires_in_ms"
+    assert second.retry == tasks.RetryPolicy(max_attempts=3)
+
+
+def test_an_option_that_there_is_not_is_named() -> None:
+    with pytest.raises(TypeError, match="there is no option 'priorty'; the options are id, concurrency_key"):
+        context().schedule("x", priorty="high")  # type: ignore[call-arg]
+
+
+def test_many_are_scheduled_with_options_of_the_call_and_of_their_own() -> None:
+    ctx = context()
+    ctx.schedule("zero")
+    own = NewTask("b", id="mine", queue="slow", run_at=5)
+    assert ctx.schedule_many(["a", own, "c"], handler="h", delay=60, queue="q") == ["parent/2", "mine", "parent/4"]
+    _, a, b, c = sent(ctx)
+    assert [(task.handler, task.queue, task.delay_ms) for task in (a, b, c)] == [
+        ("h", "q", 60_000),
+        ("h", "slow", 0),
+        ("h", "q", 60_000),
+    ]
+    assert b.run_at_ms == 5_000
+    assert ctx.schedule(NewTask("d", handler="own"), handler="h") == "parent/5"
+    assert sent(ctx)[-1].handler == "own"
+
+
+@pytest.mark.parametrize(
+    "payloads",
+    [["a", object()], ["a", NewTask("b", queue=3)], ["a", ""], ["a", NewTask("b", id="")]],  # type: ignore[arg-type]
+    ids=["payload", "option", "empty", "id"],
+)
+def test_of_many_none_is_scheduled_when_one_is_at_fault(payloads: Any) -> None:
+    ctx = context()
+    ctx.schedule("x")
+    with pytest.raises(ValueError, match=r"payload|queue|id"):
+        ctx.schedule_many(payloads)
+    assert len(ctx.follow_ups) == 1
+
+
+def test_an_endless_source_is_read_no_further_than_an_attempt_may_schedule() -> None:
+    source = count()
+    with pytest.raises(ValueError, match="1,000"):
+        context().schedule_many(source, handler="h")
+    assert next(source) == limits.FOLLOW_UPS_MAX + 1
+
+
+def test_many_may_come_from_a_generator_that_schedules_itself() -> None:
+    ctx = context()
+
+    def payloads() -> Iterator[str]:
+        for word in "ab":
+            ctx.schedule(f"before {word}")
+            yield word
+
+    assert ctx.schedule_many(payloads()) == ["parent/3", "parent/4"]
+
+
+def test_a_single_text_is_not_many_payloads() -> None:
+    with pytest.raises(TypeError, match="`schedule` takes a single one"):
+        context().schedule_many("text")
+
+
+def test_many_have_four_mebibytes_of_payload_together() -> None:
+    ctx = context()
+    ctx.schedule_many(["x" * (1 << 20)] * 3)
+    with pytest.raises(ValueError, match="4,194,304 bytes"):
+        ctx.schedule_many(["x" * (1 << 19)] * 3)
+    assert len(ctx.follow_ups) == 3

@@ -68,7 +68,7 @@ async def test_what_does_not_fit_is_handed_back_where_another_form_may_fit(
     report = await rig.report(1)
     if outcome == "unfit":
         assert report.outcome == tasks.ATTEMPT_OUTCOME_INTERRUPTED
-        assert report.unfit
+        assert (report.unfit, report.not_started) == (True, True)
         assert report.reason.startswith("payload: ")
         assert not report.HasField("failure")
     elif outcome == "REJECTED":

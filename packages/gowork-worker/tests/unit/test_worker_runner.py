@@ -309,6 +309,15 @@ async def test_interrupt_hands_everything_back(make_rig: MakeRig) -> None:
         assert (report.outcome, report.reason) == (tasks.ATTEMPT_OUTCOME_INTERRUPTED, "drain")
 
 
+async def test_only_what_a_runner_has_not_begun_is_handed_back_as_not_started(make_rig: MakeRig) -> None:
+    held, _, loop = make_load()
+    rig = make_rig(loop, slots=1)
+    rig.feed((1, "loop"), (2, "loop"))
+    await held.entered.wait()
+    rig.executor.interrupt("drain")
+    assert [(await rig.report(fence)).not_started for fence in (1, 2)] == [False, True]
+
+
 async def test_lost_lease_stops_only_what_asked_for_it(make_rig: MakeRig) -> None:
     @handler(on_lease_lost="stop")
     async def careful() -> None:

@@ -156,6 +156,22 @@ class Encryption:
             return Result(content.decode(), b"", is_empty_data=False)
         return Result("", content, is_empty_data=not content)
 
+    def checkpoint(self, id: str, state: bytes, key_id: str) -> bytes:
+        """Encrypts what an attempt hands on to the next one with this key.
+
+        Raises:
+            TooLarge, CodecError: as for payload.
+        """
+        return self._bytes(state, _bound("checkpoint", id), key_id, "checkpoint")
+
+    def open_checkpoint(self, id: str, data: bytes) -> bytes:
+        """Decrypts a checkpoint.
+
+        Raises:
+            UnknownKey, Altered: as for open_payload.
+        """
+        return self._open(data, _bound("checkpoint", id), "the checkpoint")[1]
+
     def text(self, id: str, words: str, key_id: str, bytes_max: int, *, keeps_end: bool = False) -> str:
         """Encrypts a text with this key, cut so that it takes at most `bytes_max` bytes then.
 

@@ -36,6 +36,7 @@ _FIELDS = {
     "plugin_version",
     "unique",
     "unique_for",
+    "on_lost",
 }
 _PLACE = re.compile(r"tasks\[(\d+)\]")
 
@@ -183,7 +184,7 @@ def _task(text: bytes) -> NewTask:
     if unknown := fields.keys() - _FIELDS:
         near = meant(min(unknown), sorted(_FIELDS)) or f"; known are {', '.join(sorted(_FIELDS))}"
         raise ValueError(f"unknown {', '.join(sorted(unknown))}{near}")
-    for name in ("id", "handler", "priority", "queue", "concurrency_key", "plugin_version", "unique"):
+    for name in ("id", "handler", "priority", "queue", "concurrency_key", "plugin_version", "unique", "on_lost"):
         _check(fields, name, str, "a string")
     for name in ("labels", "selector"):
         _check(fields, name, dict, "an object")
@@ -209,6 +210,7 @@ def _task(text: bytes) -> NewTask:
         plugin_version=fields.get("plugin_version"),
         unique=fields.get("unique"),
         unique_for=None if unique_for is None else duration_s(str(unique_for)),
+        on_lost=fields.get("on_lost"),
     )
 
 

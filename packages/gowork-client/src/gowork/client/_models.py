@@ -57,6 +57,21 @@ class Priority(StrEnum):
 PriorityName = Literal["LOW", "MEDIUM", "HIGH", "Low", "Medium", "High", "low", "medium", "high"]
 
 
+class OnLost(StrEnum):
+    """What becomes of a task when an attempt of it is lost: it runs AGAIN, or it ends with ERROR (FAIL).
+
+    UNSPECIFIED means what its handler says, or else AGAIN.
+    """
+
+    UNSPECIFIED = "UNSPECIFIED"
+    AGAIN = "AGAIN"
+    FAIL = "FAIL"
+
+
+#: The words for an OnLost.
+OnLostName = Literal["AGAIN", "FAIL", "again", "fail"]
+
+
 class AttemptOutcome(StrEnum):
     """How an attempt ended; UNSPECIFIED while it runs."""
 
@@ -80,6 +95,8 @@ class FailureKind(StrEnum):
     EXPIRED = "EXPIRED"
     REJECTED = "REJECTED"
     NO_RETRY = "NO_RETRY"
+    #: An attempt was lost, and the task must not run twice; see OnLost.
+    LOST = "LOST"
 
 
 class Liveness(StrEnum):
@@ -163,6 +180,9 @@ class RunOptions(TypedDict, total=False):
     unique: str | None
     #: With unique: for how long after its submit the task has the key at least, in seconds, even if it ends before.
     unique_for: Duration | None
+    #: FAIL is for what must never run twice: if an attempt may have begun and nobody reports how it ended, the task
+    #: ends with ERROR (FailureKind.LOST). Without it the handler's own setting holds, or else AGAIN.
+    on_lost: OnLost | OnLostName | None
 
 
 class TaskOptions(RunOptions, total=False):
@@ -209,6 +229,7 @@ class NewTask:
     plugin_version: str | None = None
     unique: str | None = None
     unique_for: Duration | None = None
+    on_lost: OnLost | OnLostName | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,6 +329,8 @@ class TaskInfo:
     changed_at: datetime | None = None
     #: The names of what was changed, as in "queue".
     changed_fields: tuple[str, ...] = ()
+    #: What it says itself; its handler may say more.
+    on_lost: OnLost = OnLost.UNSPECIFIED
 
     @overload
     def value(self) -> Any: ...

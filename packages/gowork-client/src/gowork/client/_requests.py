@@ -178,6 +178,8 @@ def task_fields(task: models.NewTask) -> dict[str, Any]:
         fields["unique_key"] = task.unique
     if task.unique_for is not None:
         fields["unique_for_ms"] = duration_ms(task.unique_for, "unique_for")
+    if task.on_lost is not None:
+        fields["on_lost"] = _on_lost(task.on_lost)
     return fields
 
 
@@ -341,6 +343,13 @@ def _priority(priority: models.Priority | str) -> scheduler.TaskPriority.ValueTy
     if known is None or known is models.Priority.UNSPECIFIED:
         raise InvalidArgument.of("priority", f"{priority!r} is none of LOW, MEDIUM and HIGH")
     return scheduler.TaskPriority.Value(f"TASK_PRIORITY_{known}")
+
+
+def _on_lost(word: models.OnLost | str) -> scheduler.OnLost.ValueType:
+    known = models.OnLost.__members__.get(arguments.text(word, "on_lost").upper())
+    if known is None or known is models.OnLost.UNSPECIFIED:
+        raise InvalidArgument.of("on_lost", f"{word!r} is neither AGAIN nor FAIL")
+    return scheduler.OnLost.Value(f"ON_LOST_{known}")
 
 
 def _moment_ms(moment: models.Moment, field: str) -> int:

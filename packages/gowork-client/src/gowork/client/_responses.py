@@ -66,6 +66,7 @@ def task_info(task: scheduler.Task, encryption: Encryption | None = None) -> mod
         unique_for=task.unique_for_ms / 1000 if task.unique_for_ms else None,
         changed_at=_moment(task.changed_at_ms),
         changed_fields=tuple(name.removesuffix("_ms") for name in task.changed_fields),
+        on_lost=_ON_LOST(task.on_lost),
     )
 
 
@@ -304,6 +305,7 @@ def _reader(kind: type[EnumT], wire: Any, prefix: str, unknown: str = "UNSPECIFI
 
 _STATUS = _reader(models.TaskStatus, scheduler.TaskStatus, "TASK_STATUS_")
 _PRIORITY = _reader(models.Priority, scheduler.TaskPriority, "TASK_PRIORITY_")
+_ON_LOST = _reader(models.OnLost, scheduler.OnLost, "ON_LOST_")
 _OUTCOME = _reader(models.AttemptOutcome, scheduler.AttemptOutcome, "ATTEMPT_OUTCOME_")
 _FAILURE_KIND = _reader(models.FailureKind, scheduler.FailureKind, "FAILURE_KIND_")
 # An unknown code of a newer leader is a reason to wait, so that it must not read as UNSPECIFIED, which is none.

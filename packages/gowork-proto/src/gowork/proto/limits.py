@@ -95,6 +95,8 @@ ATTEMPTS_KEPT = 20
 FAILURE_MESSAGE_BYTES_MAX = 4096
 FAILURE_TRACEBACK_BYTES_MAX = 16384
 PROGRESS_MESSAGE_BYTES_MAX = 1024
+#: What a handler hands on to the next attempt of its task, as it travels.
+CHECKPOINT_BYTES_MAX = 64 * 1024
 #: Most pending tasks in a SQLite store.
 PENDING_TASKS_MAX = 10_000_000
 #: Most queues that may have settings of their own, and the bounds of these settings. Rates are in starts per second.

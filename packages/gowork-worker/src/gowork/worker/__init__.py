@@ -5,6 +5,7 @@ from gowork.worker._core.cancellation import CancelToken
 from gowork.worker._core.context import Context
 from gowork.worker._core.handlers import handler
 from gowork.worker._core.lifespans import lifespan
+from gowork.worker._core.new_tasks import NewTask, OnLostName, PriorityName, RetryPolicy, TaskOptions
 from gowork.worker._core.registry import PluginRegistry
 from gowork.worker._core.steering import Cancel, Fail, Retry, Snooze
 from gowork.worker._version import __version__
@@ -25,10 +26,15 @@ __all__ = [
     "Context",
     "Fail",
     "HandlerDefinitionError",
+    "NewTask",
+    "OnLostName",
     "PluginError",
     "PluginRegistry",
+    "PriorityName",
     "Retry",
+    "RetryPolicy",
     "Snooze",
+    "TaskOptions",
     "UnimportableError",
     "Worker",
     "WorkerError",

@@ -41,7 +41,8 @@ A FILE has a task on each line. The options of a line replace those given here:
   {"payload": "text", "id": "b", "handler": "crop", "priority": "HIGH", "queue": "images",
    "labels": {"team": "web"}, "selector": {"gpu": "yes"}, "in": "10m", "at": "2026-12-24T03:00",
    "time_limit": "30s", "expires_in": "1h", "max_attempts": 3, "concurrency_key": "user-7",
-   "plugin_version": ">=1.2,<2", "unique": "crop-b", "unique_for": "1h"}"""
+   "plugin_version": ">=1.2,<2", "unique": "crop-b", "unique_for": "1h",
+   "on_lost": "fail"}"""
 )
 @click.argument("words", metavar="[ID] PAYLOAD", nargs=-1)
 @click.option(
@@ -100,6 +101,12 @@ A FILE has a task on each line. The options of a line replace those given here:
     type=duration,
     metavar="DURATION",
     help="With --unique: the key stays taken for this long after the task was scheduled, even if it ends before.",
+)
+@click.option(
+    "--on-lost",
+    type=click.Choice(["again", "fail"], case_sensitive=False),
+    help="fail: if an attempt may have begun and nobody reports how it ended, do not run the task again: it ends with "
+    "ERROR.  [default: what its handler says, or again]",
 )
 @click.option("--max-attempts", type=click.IntRange(1, 1000), help="How many attempts the task has.")
 @click.option(

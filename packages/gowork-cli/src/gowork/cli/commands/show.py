@@ -15,10 +15,11 @@ from gowork.cli.completions import complete_task_id
 from gowork.cli.options import CommonOptions, OutputFormat, common_options, pass_common
 from gowork.cli.output import STYLES, ago, console, harmless, local, plain, span, styled, table, write_record
 from gowork.cli.records import result_value, task_record
-from gowork.client import Attempt, AttemptOutcome, TaskInfo
+from gowork.client import Attempt, AttemptOutcome, OnLost, TaskInfo
 
 #: The width of the timeline, in characters.
 _TIMELINE_COLUMNS = 40
+_IF_LOST = {OnLost.AGAIN: "it runs again", OnLost.FAIL: "it ends with ERROR, and is not run again"}
 
 
 @click.command(
@@ -75,6 +76,7 @@ def _facts(task: TaskInfo) -> Table:
     add("labels", _pairs(dict(task.labels)))
     add("selector", _pairs(dict(task.selector)))
     add("plugin version", task.plugin_version)
+    add("if lost", _IF_LOST.get(task.on_lost))
     add("payload", _content(task, "payload", task.data) or task.payload)
     for name, moment in (
         ("scheduled", task.created_at),

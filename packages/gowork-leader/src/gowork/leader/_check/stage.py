@@ -144,6 +144,8 @@ class Stage:
                     reads_completions=self._reads_completions,
                     heeds_queues=True,
                     heeds_unique_keys=True,
+                    heeds_on_lost=True,
+                    keeps_checkpoints=True,
                 )
             )
         )

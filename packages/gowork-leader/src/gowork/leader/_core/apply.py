@@ -52,6 +52,8 @@ def adopt(state: State, task: Task) -> None:
     """
     state.tasks[task.spec.id] = task
     _hold(state, task, task.standing, adopted=True)
+    if task.standing.checkpoint:
+        state.checkpoints.note(task.spec.id, task.standing.fence, len(task.standing.checkpoint))
 
 
 def take_in(state: State, key: LaneKey, tasks: Sequence[Task], *, complete: bool) -> None:
@@ -389,6 +391,13 @@ def _disconnect(state: State, worker: Worker) -> None:
         worker.connection = None
 
 
+def _checkpoint_noted(state: State, change: ch.CheckpointNoted) -> None:
+    if change.size:
+        state.checkpoints.note(change.id, change.fence, change.size)
+    else:
+        state.checkpoints.make_room(change.mono)
+
+
 def _challenge_opened(state: State, change: ch.ChallengeOpened) -> None:
     state.challenges[change.hello.name] = (change.hello, change.until_mono)
 
@@ -520,6 +529,7 @@ _APPLIERS: dict[type, Callable[[State, Any], None]] = {
     ch.WorkerExpected: _worker_expected,
     ch.WorkerDraining: _worker_draining,
     ch.WorkerGone: _worker_gone,
+    ch.CheckpointNoted: _checkpoint_noted,
     ch.ChallengeOpened: _challenge_opened,
     ch.ChallengeEnded: _challenge_ended,
     ch.CallbackJoined: _callback_joined,

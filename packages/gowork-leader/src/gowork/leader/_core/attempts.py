@@ -2,7 +2,8 @@
 
 Rules: completed, failed and timed-out attempts count towards max_attempts. Lost, interrupted and snoozed ones are
 uncounted. LOSSES_MAX losses of a task that was alone in its runner end it. A task that was to be cancelled is not run
-again.
+again. A task that fails if it is lost (`Standing.fails_if_lost`) is not run again after an attempt whose handler may
+have begun, unless the handler itself has reported how it ended.
 
 No task loops for nothing. After the first UNCOUNTED_AT_ONCE uncounted attempts in a row a task goes back at once,
 because a rolling restart hands a task on several times. After each further one it waits longer. Beyond UNCOUNTED_MAX
@@ -149,6 +150,8 @@ def settle(standing: Standing, report: Report, policy: RetryPolicy | None, wall_
             delay_ms = report.retry_delay_ms
         else:
             delay_ms = retry_delay_ms(policy, used, standing.fence)
+    elif _ends_as_lost(standing, outcome, may_have_run=not report.not_started):
+        status, failure = Status.ERROR, _lost(reason)
     elif outcome is Outcome.LOST:
         lost_alone += suspect
         suspect = True
@@ -193,6 +196,7 @@ def settle(standing: Standing, report: Report, policy: RetryPolicy | None, wall_
         uncounted=0 if finished else uncounted,
         unfit=() if finished else standing.unfit,
         edit=standing.edit,
+        checkpoint=b"" if finished else report.checkpoint or standing.checkpoint,
     )
 
 
@@ -205,6 +209,7 @@ def requeue(
     policy: RetryPolicy | None = None,
     *,
     began: bool = True,
+    may_have_run: bool = True,
 ) -> Standing:
     """Returns where a running task stands when the leader itself takes it back and does not blame the task.
 
@@ -216,6 +221,7 @@ def requeue(
         trace: the traceparent of the attempt's span; empty when it has none.
         policy: the task's own retry policy, or else its handler's, if there is one.
         began: False when the handler certainly never saw the task: then the attempt is always uncounted.
+        may_have_run: False when it is certain that the handler never began, whoever had the task.
     """
     ended = Attempt(
         standing.grants,
@@ -238,6 +244,20 @@ def requeue(
             attempts=attempts,
             uncounted=0,
             plugin=None,
+            fails_if_lost=False,
+            checkpoint=b"",
+        )
+    if _ends_as_lost(standing, outcome, may_have_run=may_have_run):
+        return replace(
+            standing,
+            status=Status.ERROR,
+            finished_ms=wall_ms,
+            failure=_lost(reason),
+            attempts=attempts,
+            uncounted=0,
+            plugin=None,
+            fails_if_lost=False,
+            checkpoint=b"",
         )
     back = _taken_back(standing, policy, reason, wall_ms, began=began)
     finished = back.status is not Status.PENDING
@@ -251,7 +271,24 @@ def requeue(
         attempts=attempts,
         uncounted=0 if finished else back.uncounted,
         plugin=None,
+        fails_if_lost=False,
+        checkpoint=b"" if finished else standing.checkpoint,
     )
+
+
+def _ends_as_lost(standing: Standing, outcome: Outcome, *, may_have_run: bool) -> bool:
+    """Whether a task must not run again, because an attempt of it may have run and nobody knows how far."""
+    return (
+        standing.fails_if_lost
+        and may_have_run
+        and outcome in (Outcome.LOST, Outcome.INTERRUPTED)
+        and not standing.cancel_requested
+    )
+
+
+def _lost(reason: str) -> Failure:
+    message = f"it may have run, and is not run again because of its on_lost: {reason}"
+    return Failure(FailureKind.LOST, message, "Lost")
 
 
 class _TakenBack(NamedTuple):

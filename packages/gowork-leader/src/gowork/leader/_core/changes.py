@@ -146,6 +146,15 @@ class WorkerGone(Struct, frozen=True, gc=False):
     at_ms: int
 
 
+class CheckpointNoted(Struct, frozen=True, gc=False):
+    """A running task has a checkpoint of `size` bytes from now on. 0: there was no room for one."""
+
+    id: str
+    fence: int
+    size: int
+    mono: float
+
+
 class ChallengeOpened(Struct, frozen=True):
     """A newcomer waits, at most until `until_mono`, for the session that has its name to answer a ping."""
 
@@ -284,6 +293,7 @@ Change = (
     | WorkerExpected
     | WorkerDraining
     | WorkerGone
+    | CheckpointNoted
     | ChallengeOpened
     | ChallengeEnded
     | CallbackJoined

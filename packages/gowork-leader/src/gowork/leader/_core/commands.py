@@ -148,6 +148,10 @@ class Report(Struct, frozen=True, gc=False):
     result_is_empty_data: bool = False
     #: With INTERRUPTED: the payload does not fit this worker's form of the handler.
     unfit: bool = False
+    #: With INTERRUPTED: the handler certainly never began.
+    not_started: bool = False
+    #: The attempt's last checkpoint; empty when it has told none.
+    checkpoint: bytes = b""
 
 
 class Completions(Struct, frozen=True, gc=False):
@@ -183,6 +187,14 @@ class ProgressReport(Struct, frozen=True, gc=False):
     message: str
 
 
+class Checkpoint(Struct, frozen=True, gc=False):
+    """What an attempt hands on to the next one."""
+
+    fence: int
+    id: str
+    state: bytes
+
+
 class ReceiveFrame(Command[None], frozen=True, gc=False):
     """A worker has sent a frame.
 
@@ -200,6 +212,7 @@ class ReceiveFrame(Command[None], frozen=True, gc=False):
     received_ns: int = 0
     #: More reports, which come after `reports`.
     completions: Sequence[Completions] = ()
+    checkpoints: Sequence[Checkpoint] = ()
 
 
 class CloseSession(Command[None], frozen=True, gc=False):
@@ -255,6 +268,8 @@ class CompleteTask(Command[None], frozen=True, gc=False):
     #: The handler's policy, for a task without one.
     retry: RetryPolicy | None = None
     caller: str = ""
+    #: With INTERRUPTED: the handler certainly never began.
+    not_started: bool = False
 
 
 class TellProgress(Command[None], frozen=True, gc=False):
@@ -275,8 +290,10 @@ class RefuseStart(Command[None], frozen=True, gc=False):
     id: str
     fence: int
     reason: str
-    #: The member was reached, and answered that it does not take the task.
+    #: The member was reached, and answered that it does not take the task, or failed.
     answered: bool = False
+    #: It answered that it does not take the task, so that it certainly has not begun it.
+    declined: bool = False
 
 
 class ConfirmStop(Command[None], frozen=True, gc=False):

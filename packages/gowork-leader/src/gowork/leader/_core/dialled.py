@@ -76,7 +76,9 @@ def refuse_start(state: State, command: cmd.RefuseStart, now: Now) -> Decision:
     if task is None or callback is None or held is None or held.fence != command.fence:
         # The task was taken back in the meantime, so this refusal says nothing about the member as it is now.
         return decision
-    if command.answered and held.refusals < len(DIAL_AGAIN_SECONDS) and not task.standing.cancel_requested:
+    # Without a clear no it may have begun the task, which some tasks must not do twice.
+    again = command.declined or (command.answered and not task.standing.fails_if_lost)
+    if again and held.refusals < len(DIAL_AGAIN_SECONDS) and not task.standing.cancel_requested:
         delay = DIAL_AGAIN_SECONDS[held.refusals]
         decision.changes.append(ch.CallbackRefused(callback.id))
         decision.effects.append(
@@ -84,7 +86,13 @@ def refuse_start(state: State, command: cmd.RefuseStart, now: Now) -> Decision:
         )
         return decision
     standing = requeue(
-        task.standing, Outcome.INTERRUPTED, command.reason, now.wall_ms, policy=task.spec.retry, began=False
+        task.standing,
+        Outcome.INTERRUPTED,
+        command.reason,
+        now.wall_ms,
+        policy=task.spec.retry,
+        began=False,
+        may_have_run=not command.declined,
     )
     decision.changes.append(ch.TaskMoved(command.id, standing))
     decision.changes.append(ch.CallbackUnreachable(command.member, command.reason))
@@ -96,7 +104,7 @@ def confirm_stop(state: State, command: cmd.ConfirmStop, now: Now) -> Decision:
     decision = Decision()
     callback = _holder(state, command.id, command.fence)
     if callback is not None and callback.held is not None and is_to_stop(state, callback.held):
-        _stopped(state, callback, "stopped on request", now, decision)
+        _stopped(state, callback, "stopped on request", now, decision, is_certain=True)
     return decision
 
 
@@ -161,11 +169,22 @@ def lose(state: State, callback: Callback, reason: str, now: Now, decision: Deci
     _end(state, callback, Outcome.LOST, reason, now, decision)
 
 
-def _stopped(state: State, callback: Callback, reason: str, now: Now, decision: Decision) -> None:
-    """Ends a task that was to stop: as timed out when its time limit has passed, otherwise as cancelled."""
+def _stopped(
+    state: State, callback: Callback, reason: str, now: Now, decision: Decision, *, is_certain: bool = False
+) -> None:
+    """Ends a task that was to stop: as timed out when its time limit has passed, otherwise as cancelled.
+
+    `is_certain` says that its worker has confirmed the stop. Without that, a task that fails if it is lost has timed
+    out for good, because its attempt may still run.
+    """
     held = callback.held
     assert held is not None
-    _end(state, callback, Outcome.TIMED_OUT if held.overdue else Outcome.CANCELLED, reason, now, decision)
+    if not held.overdue:
+        _end(state, callback, Outcome.CANCELLED, reason, now, decision)
+    elif state.tasks[held.id].standing.fails_if_lost and not is_certain:
+        lose(state, callback, f"its time limit ran out: {reason}", now, decision)
+    else:
+        _end(state, callback, Outcome.TIMED_OUT, reason, now, decision)
 
 
 def _end(state: State, callback: Callback, outcome: Outcome, reason: str, now: Now, decision: Decision) -> None:
@@ -194,7 +213,13 @@ def _report_of(command: cmd.CompleteTask, task: Task, *, is_overdue: bool) -> cm
         failure = Failure(FailureKind.HANDLER, error)
     reason = "" if failure is not None else (error or "")[:1000]
     return cmd.Report(
-        standing.fence, command.id, outcome, failure=failure, retry_delay_ms=command.retry_delay_ms, reason=reason
+        standing.fence,
+        command.id,
+        outcome,
+        failure=failure,
+        retry_delay_ms=command.retry_delay_ms,
+        reason=reason,
+        not_started=command.not_started,
     )
 
 

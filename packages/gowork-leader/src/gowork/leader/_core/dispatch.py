@@ -14,13 +14,16 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterator, Sequence
 
+from msgspec.structs import replace
+
 from gowork.leader._core import changes as ch
 from gowork.leader._core import effects as ef
 from gowork.leader._core.decision import Decision
 from gowork.leader._core.dialled import dialled
 from gowork.leader._core.lanes import Group
-from gowork.leader._core.model import RUNNING, HandlerPolicy, Now, Plugin, Spec, Standing, Task
+from gowork.leader._core.model import RUNNING, HandlerPolicy, Now, OnLost, Plugin, Spec, Standing, Task
 from gowork.leader._core.queues import Queue
+from gowork.leader._core.restored import ended_by_restore, may_have_run
 from gowork.leader._core.state import Callback, State, Worker
 from gowork.leader._core.takers import Members, Takers
 from gowork.leader._core.tasks import expired, has_expired
@@ -48,7 +51,7 @@ def dispatch(state: State, now: Now) -> Decision:
     turns: list[tuple[float, int, _Turn]] = []
     for order, queue in enumerate(state.queues):
         if queue.loaded:
-            turn = _Turn(queue, members.takers, now)
+            turn = _Turn(state, queue, members.takers, now)
             if turn.room:
                 # A queue that had nothing to do has no claim to turns that it missed.
                 turns.append((max(queue.virtual, state.queues.virtual), order, turn))
@@ -95,7 +98,7 @@ def _grant(
     """Grants tasks of one group, each to its worker; `fence` is the last one that was given."""
     wall_ms, changes, handler = now.wall_ms, decision.changes, tasks[0].spec.lane.handler
     is_mixed = members.are_mixed(handler)
-    last, granted, policy, plugin = None, [], None, None
+    last, granted, policy, plugin, policy_fails = None, [], None, None, False
     for task, worker in zip(tasks, workers, strict=True):
         fence += 1
         if worker is not last:
@@ -103,17 +106,26 @@ def _grant(
             # The hot path among many workers: this is `policy_for` without its call.
             policy = worker.policies.get(handler) if handler else worker.default_policy
             plugin = None if policy is None else policy.plugin
+            policy_fails = policy is not None and policy.on_lost is OnLost.FAIL
         old, spec = task.standing, task.spec
-        changes.append(ch.TaskMoved(spec.id, _running(old, fence, worker.name, worker.instance, wall_ms, plugin)))
+        standing = _running(old, fence, worker.name, worker.instance, wall_ms, plugin)
+        if policy_fails if spec.on_lost is None else spec.on_lost is OnLost.FAIL:
+            standing = replace(standing, fails_if_lost=True)
+        changes.append(ch.TaskMoved(spec.id, standing))
         others = is_mixed and policy is not None and _others_may_fit(members, spec, policy, old.unfit)
         previous = previous_of(old.attempts) if old.attempts else ""
-        granted.append(ef.Grant(fence, old.grants + 1, old.suspect, spec, previous, old.attempts_used, others))
+        granted.append(
+            ef.Grant(fence, old.grants + 1, old.suspect, spec, previous, old.attempts_used, others, old.checkpoint)
+        )
 
 
 def _dial(task: Task, callback: Callback, fence: int, now: Now, decision: Decision) -> None:
     """Grants a task to a callback worker."""
     old, spec = task.standing, task.spec
-    decision.changes.append(ch.TaskMoved(spec.id, _running(old, fence, callback.id, "", now.wall_ms)))
+    standing = _running(old, fence, callback.id, "", now.wall_ms)
+    if spec.on_lost is OnLost.FAIL:
+        standing = replace(standing, fails_if_lost=True)
+    decision.changes.append(ch.TaskMoved(spec.id, standing))
     decision.changes.append(dialled(callback.id, spec, now))
     decision.effects.append(ef.StartWork(callback.id, callback.address, fence, spec, old.grants + 1))
 
@@ -142,6 +154,7 @@ def _running(
         unfit=old.unfit,
         plugin=plugin,
         edit=old.edit,
+        checkpoint=old.checkpoint,
     )
 
 
@@ -153,10 +166,10 @@ def _others_may_fit(members: Members, spec: Spec, policy: HandlerPolicy, unfit: 
 class _Turn:
     """The turn of one queue in this round of grants."""
 
-    __slots__ = ("_given", "_levels", "_now", "_passed_over", "_queue", "_taken", "room", "share")
+    __slots__ = ("_given", "_levels", "_now", "_passed_over", "_queue", "_state", "_taken", "room", "share")
 
-    def __init__(self, queue: Queue, takers_of: Callable[[Group, str], Takers], now: Now) -> None:
-        self._queue, self._now = queue, now
+    def __init__(self, state: State, queue: Queue, takers_of: Callable[[Group, str], Takers], now: Now) -> None:
+        self._state, self._queue, self._now = state, queue, now
         #: How many more grants its limits allow.
         self.room = queue.room_at(now.mono)
         #: By how much a grant moves the queue back in the order of queues.
@@ -186,9 +199,10 @@ class _Turn:
     def take(self, decision: Decision, *, in_runs: bool) -> tuple[list[Task], list[Worker] | Callback] | None:
         """Returns the queue's next task and who gets it; None when the queue gets nothing more in this round.
 
-        Ends the expired tasks that it meets. With `in_runs` it may return several tasks of one group, with the worker
-        of each, if these would be next one after the other.
+        Ends the expired tasks that it meets, and those that may have run before a restore. With `in_runs` it may return
+        several tasks of one group, with the worker of each, if these would be next one after the other.
         """
+        restored = self._state.restored
         while self.room:
             level = self._next_level()
             if level is None:
@@ -197,6 +211,10 @@ class _Turn:
             if task.spec.expires_at_ms and has_expired(task.spec, self._now):
                 # A tick has not ended it yet: it was taken back in this batch, or more expire than one tick ends.
                 decision.changes.append(ch.TaskMoved(task.spec.id, expired(task.standing, self._now)))
+                _advance(level)
+                continue
+            if restored is not None and may_have_run(self._state, restored, task):
+                decision.changes.append(ch.TaskMoved(task.spec.id, ended_by_restore(task.standing, self._now)))
                 _advance(level)
                 continue
             key = task.spec.lane.concurrency_key
@@ -236,10 +254,13 @@ class _Turn:
         following: Task | None = task
         if takers.has_callbacks:
             return
+        restored = self._state.restored
         alone, left = takers.alone()
         most = self.room if alone is None else min(self.room, left)
         before = len(tasks)
         while most and following is not None and not following.standing.unfit:
+            if restored is not None and may_have_run(self._state, restored, following):
+                break
             spec = following.spec
             if spec.expires_at_ms or spec.lane.concurrency_key:
                 break

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from gowork.leader._core import changes as ch
 from gowork.leader._core import commands as cmd
 from gowork.leader._core.decision import Decision
-from gowork.leader._core.model import Edit, Now, Spec, Standing, Status, Task
+from gowork.leader._core.model import Edit, Now, Standing, Status, Task
 from gowork.leader._core.state import State
 from gowork.leader._core.tasks import digest_of, has_expired, no_lanes, no_room_in_queues, task_unknown
 
@@ -41,16 +41,15 @@ def update_task(state: State, command: cmd.UpdateTask, now: Now) -> Decision:
             refusal = no_room_in_queues(state, [spec], command.queue_pending_max)
         if refusal is not None:
             return Decision(refusal)
-    standing = edited(standing, old, fields, now)
+    standing = edited(standing, task, fields, now)
     decision.changes.append(ch.TaskReplaced(command.id, state.next_seq, spec, standing))
     return decision
 
 
-def edited(standing: Standing, before: Spec, fields: tuple[str, ...], now: Now) -> Standing:
-    """Returns where a task stands of which these fields are changed. `before` is what it asked for until now."""
-    known = standing.edit
-    asked, changed = (digest_of(before.body), ()) if known is None else (known.asked, known.fields)
-    return replace(standing, edit=Edit(asked, now.wall_ms, tuple(sorted({*changed, *fields}))))
+def edited(standing: Standing, before: Task, fields: tuple[str, ...], now: Now) -> Standing:
+    """Returns where a task stands of which these fields are changed. `before` is what it was until now."""
+    known = standing.edit or Edit(digest_of(before.spec.body), 0, (), before.seq)
+    return replace(standing, edit=Edit(known.asked, now.wall_ms, tuple(sorted({*known.fields, *fields})), known.seq))
 
 
 def _unchangeable(task: Task, now: Now) -> cmd.Refused | None:

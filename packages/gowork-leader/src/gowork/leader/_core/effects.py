@@ -31,6 +31,8 @@ class Grant(Struct, frozen=True, gc=False):
     used: int
     #: Whether other workers have the task's handler in another form, which may fit its payload.
     others: bool
+    #: What the last attempt has handed on; empty: nothing.
+    checkpoint: bytes = b""
 
 
 class GrantTasks(Struct, frozen=True, gc=False):

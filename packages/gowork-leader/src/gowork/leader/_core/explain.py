@@ -177,6 +177,8 @@ def _ended(standing: Standing) -> tuple[Reason, ...]:
         return ()
     code = _FAILED.get(failure.kind, WaitCode.FAILED)
     advice = "" if code is WaitCode.EXPIRED else "when the cause is removed, `gowork retry` runs it again"
+    if failure.kind is FailureKind.LOST:
+        advice = "look whether it has done its work; if not, `gowork retry` runs it again"
     return (Reason(code, failure.message, advice),)
 
 

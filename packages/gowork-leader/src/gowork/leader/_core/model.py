@@ -103,6 +103,14 @@ class FailureKind(enum.IntEnum):
     EXPIRED = 4
     REJECTED = 5
     NO_RETRY = 6
+    LOST = 7
+
+
+class OnLost(enum.IntEnum):
+    """What becomes of a task whose attempt was lost; the numbers are those of scheduler.v1.OnLost."""
+
+    AGAIN = 1
+    FAIL = 2
 
 
 class WaitCode(enum.IntEnum):
@@ -270,6 +278,8 @@ class Spec(Struct, frozen=True, gc=False):
     unique_key: str = ""
     #: For how long after its submit it has the key at least; 0: until it has ended.
     unique_for_ms: int = 0
+    #: None: what its handler says, else AGAIN.
+    on_lost: OnLost | None = None
 
     def kept_until_ms(self, created_ms: int, finished_ms: int) -> int:
         """Returns until when a task that has ended has its unique key; 0: it no longer has it."""
@@ -305,6 +315,8 @@ class Edit(Struct, frozen=True, array_like=True, gc=False):
     changed_ms: int
     #: The names of the fields of scheduler.v1.Task that were changed, sorted.
     fields: tuple[str, ...]
+    #: The seq with which it was submitted: each change gives it another one.
+    seq: int
 
 
 class Standing(Struct, frozen=True, array_like=True, gc=False):
@@ -351,6 +363,13 @@ class Standing(Struct, frozen=True, array_like=True, gc=False):
     plugin: Plugin | None = None
     #: None: it was never changed.
     edit: Edit | None = None
+    #: While it runs: it ends with ERROR if this attempt is lost (OnLost.FAIL). The grant decides that, because a leader
+    #: that takes it back need not know its handler.
+    fails_if_lost: bool = False
+    #: A person has had it run again, and it has not been granted since.
+    retried: bool = False
+    #: What the last attempt has handed on to the next one; empty: nothing, or the task has ended.
+    checkpoint: bytes = b""
 
 
 class Task(Struct, gc=False):
@@ -407,6 +426,15 @@ class Position(Struct, frozen=True, gc=False):
     hash: bytes
 
 
+class Restored(Struct, frozen=True, gc=False):
+    """What tells which tasks came with the backup that a store was restored from. They may have run since."""
+
+    #: All of them have smaller numbers (Task.seq), and all tasks that were submitted since have not.
+    seq_below: int
+    #: Fences that were granted before the restore are smaller, and all others are not.
+    fence_below: int
+
+
 class Brief(Struct, frozen=True, gc=False):
     """What the removal of a task needs to know about it."""
 
@@ -428,6 +456,8 @@ class HandlerPolicy(Struct, frozen=True, gc=False):
     plugin: Plugin | None = None
     #: The digest of its description; empty when the worker does not say.
     digest: str = ""
+    #: For tasks that do not say it themselves.
+    on_lost: OnLost | None = None
 
 
 class Now(NamedTuple):

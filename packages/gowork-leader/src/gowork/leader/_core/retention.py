@@ -52,7 +52,7 @@ def retry_task(state: State, command: cmd.RetryTask, now: Now) -> Decision:
     decision = Decision()
     again = _anew(spec, standing, now)
     if fields:
-        again = edited(again, task.spec, fields, now)
+        again = edited(again, task, fields, now)
         decision.changes.append(ch.TaskReplaced(command.id, state.next_seq, spec, again))
     else:
         decision.changes.append(ch.TaskMoved(command.id, again))
@@ -154,6 +154,7 @@ def _anew(spec: Spec, standing: Standing, now: Now) -> Standing:
         suspect=False,
         uncounted=0,
         unfit=(),
+        retried=True,
     )
 
 

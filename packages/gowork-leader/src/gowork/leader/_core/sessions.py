@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from gowork.leader._core import changes as ch
+from gowork.leader._core import checkpoints, drains
 from gowork.leader._core import commands as cmd
-from gowork.leader._core import drains
 from gowork.leader._core import effects as ef
 from gowork.leader._core.attempts import complete, requeue, settle
 from gowork.leader._core.decision import Decision
@@ -93,11 +93,15 @@ def receive_frame(state: State, frame: cmd.ReceiveFrame, now: Now) -> Decision:
         task = _held_by(state, worker, progress.id, progress.fence)
         if task is not None:
             changes.append(ch.TaskProgressed(progress.id, Progress(progress.fraction, progress.message, now.wall_ms)))
+    if frame.checkpoints:
+        checkpoints.take(state, worker, frame, now, decision)
     if frame.leaving:
         settled = {report.fence for report in frame.reports}
         for columns in frame.completions:
             settled.update(columns.fences)
-        lose_tasks(state, worker, Outcome.INTERRUPTED, "its worker has left", now, decision, settled)
+        # A worker leaves when it has reported all that it had. What it has not reported never reached it.
+        reason = "its worker has left"
+        lose_tasks(state, worker, Outcome.INTERRUPTED, reason, now, decision, settled, may_have_run=False)
         drains.end_of_worker(state, worker.instance, decision)
         changes.append(ch.WorkerGone(worker.instance, Liveness.LEFT, now.wall_ms))
         decision.effects.append(ef.EndSession(frame.connection, None))
@@ -146,13 +150,19 @@ def lose_tasks(
     now: Now,
     decision: Decision,
     settled: set[int] | frozenset[int] = frozenset(),
+    *,
+    may_have_run: bool = True,
 ) -> None:
-    """Takes back all tasks that a worker holds, except those whose fences are in `settled`."""
+    """Takes back all tasks that a worker holds, except those whose fences are in `settled`.
+
+    `may_have_run` is False when it is certain that none of their handlers has begun.
+    """
     for fence, id in worker.held.items():
         if fence not in settled:
             task = state.tasks[id]
             trace = taken_back(task, outcome, reason, now, decision) if state.settings.traced else ""
-            standing = requeue(task.standing, outcome, reason, now.wall_ms, trace, _policy_of(worker, task))
+            policy = _policy_of(worker, task)
+            standing = requeue(task.standing, outcome, reason, now.wall_ms, trace, policy, may_have_run=may_have_run)
             decision.changes.append(ch.TaskMoved(id, standing))
 
 
@@ -187,7 +197,8 @@ def _admit(
             cancelled.append(held.fence)
     decision.changes.append(ch.SessionOpened(hello, now.mono + state.settings.lease, now.wall_ms))
     if worker is not None:
-        lose_tasks(state, worker, Outcome.INTERRUPTED, "the grant did not reach its worker", now, decision, listed)
+        reason = "the grant did not reach its worker"
+        lose_tasks(state, worker, Outcome.INTERRUPTED, reason, now, decision, listed, may_have_run=False)
     decision.effects.append(ef.Welcome(hello.connection))
     if released:
         decision.effects.append(ef.ReleaseTasks(hello.connection, released))

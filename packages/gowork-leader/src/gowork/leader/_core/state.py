@@ -5,11 +5,12 @@ Only `apply` changes a State. All of it can be rebuilt from the store, except th
 
 from __future__ import annotations
 
+from gowork.leader._core.checkpoints import Checkpoints
 from gowork.leader._core.commands import OpenSession
 from gowork.leader._core.facts import Facts
 from gowork.leader._core.forms import Forms
 from gowork.leader._core.kept_keys import KeptKeys
-from gowork.leader._core.model import Brief, HandlerPolicy, HeartbeatStatus, Liveness, Task
+from gowork.leader._core.model import Brief, HandlerPolicy, HeartbeatStatus, Liveness, Restored, Task
 from gowork.leader._core.pending import Pending
 from gowork.leader._core.queues import Queues
 from gowork.leader._core.ranges import has_version, labels_of, range_of
@@ -307,6 +308,7 @@ class State:
         "callback_leases",
         "callbacks",
         "challenges",
+        "checkpoints",
         "connections",
         "delayed",
         "departed",
@@ -325,25 +327,29 @@ class State:
         "pending",
         "queues",
         "reserved",
+        "restored",
         "roster",
         "settings",
         "tasks",
         "workers",
     )
 
-    def __init__(self, settings: Settings, *, fence: int, next_seq: int) -> None:
+    def __init__(self, settings: Settings, *, fence: int, next_seq: int, restored: Restored | None = None) -> None:
         """Makes an empty state.
 
         Args:
             settings: spans and bounds.
             fence: the highest fence so far; every grant gets a higher one.
             next_seq: the seq of the next task that is submitted.
+            restored: what tells which tasks came with a backup; None where the store was never restored.
         """
         self.settings = settings
         self.fence = fence
         self.next_seq = next_seq
+        self.restored = restored
         #: {id: task}: running tasks, those in a lane's window, and others while a batch needs them.
         self.tasks: dict[str, Task] = {}
+        self.checkpoints = Checkpoints(self.tasks)
         self.queues = Queues(window=settings.window, lane_min=settings.lane_min, lane_low=settings.lane_page // 4)
         #: {id: what this batch's removals need to know about a task that is not in memory}
         self.briefs: dict[str, Brief] = {}

@@ -253,7 +253,12 @@ def expired(standing: Standing, now: Now) -> Standing:
 def ended(standing: Standing, status: Status, failure: Failure | None, now: Now) -> Standing:
     """Returns where a pending task stands that ends without another attempt."""
     return replace(
-        standing, status=status, finished_ms=now.wall_ms, failure=failure or standing.failure, not_before_ms=0
+        standing,
+        status=status,
+        finished_ms=now.wall_ms,
+        failure=failure or standing.failure,
+        not_before_ms=0,
+        checkpoint=b"",
     )
 
 

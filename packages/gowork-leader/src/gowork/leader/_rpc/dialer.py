@@ -107,19 +107,20 @@ class Dialer:
         if self._engine is not None and not self._engine.leads:
             # Another leader may have given the task to somebody else by now.
             return
-        answered = True
+        answered, declined = True, False
         try:
             with _of_submit(spec):
                 call = self._stub(effect.address).StartWork(request, timeout=DIAL_SECONDS)
             response = await call
-            reason = "" if response.success else "the worker did not take it"
+            declined = not response.success
+            reason = "the worker did not take it" if declined else ""
         except Exception as error:  # noqa: BLE001 - however the call fails, the task must not stay with the member
             answered, words = self._failed(effect.address, error)
             reason = f"the worker answered {words}" if answered else f"the worker could not be dialled at {words}"
         if reason:
             extra = {"worker": effect.member, "task_id": spec.id, "fence": effect.fence, "reason": reason}
             _log.log(logging.DEBUG if answered else logging.WARNING, "start refused", extra=extra)
-            self._post(cmd.RefuseStart(effect.member, spec.id, effect.fence, reason, answered))
+            self._post(cmd.RefuseStart(effect.member, spec.id, effect.fence, reason, answered, declined))
 
     async def _stop(self, effect: ef.StopWork) -> None:
         starting = self._starting.get(effect.fence)

@@ -33,7 +33,7 @@ from gowork.leader._core.ranges import RANGE_KEY, range_of
 from gowork.leader._replication.census import Census, LeaderView
 from gowork.leader._rpc.columns import SHORT_RESULT_CHARS, check_lengths, completions_from
 from gowork.leader._rpc.validation import check_follow_ups
-from gowork.leader._wire.specs import DEFAULT_QUEUE, retry_of, spec_from
+from gowork.leader._wire.specs import DEFAULT_QUEUE, on_lost_of, retry_of, spec_from
 from gowork.leader.store.codec import restore
 from gowork.leader.store.protocol import Record, StoreFormatError
 from gowork.proto import limits
@@ -199,6 +199,7 @@ def hello_from(hello: session_pb2.Hello, connection: int, peer: str) -> cmd.Open
                 _cut(info.form, limits.HANDLER_FORM_BYTES_MAX),
                 _plugin_of(info),
                 _cut(info.description_digest, limits.HANDLER_DIGEST_DIGITS),
+                on_lost_of(info.on_lost),
             )
             for info in hello.handlers
         ),
@@ -252,6 +253,7 @@ def frame_from(frame: session_pb2.ConnectRequest, connection: int, clock_ns: Cal
                 _cut(progress.message, limits.PROGRESS_MESSAGE_BYTES_MAX),
             )
             for progress in frame.progress
+            if not progress.is_checkpoint_alone
         ]
         if frame.progress
         else (),
@@ -260,6 +262,13 @@ def frame_from(frame: session_pb2.ConnectRequest, connection: int, clock_ns: Cal
         conditions[-1].leaving if conditions else False,
         clock_ns() if reports or completions else 0,
         completions,
+        [
+            cmd.Checkpoint(progress.fence, progress.id, progress.checkpoint)
+            for progress in frame.progress
+            if 0 < len(progress.checkpoint) <= limits.CHECKPOINT_BYTES_MAX
+        ]
+        if frame.progress
+        else (),
     )
 
 
@@ -304,6 +313,8 @@ def _whole_report_from(report: session_pb2.Report, trace: str) -> cmd.Report:
             if task.delay_ms:
                 # The worker has also set `run_at_ms`, for leaders that do not know delays.
                 task.ClearField("run_at_ms")
+            if task.expires_in_ms:
+                task.ClearField("expires_at_ms")
         fault = check_follow_ups(report.follow_ups) or _out_of_bounds(report.follow_ups)
         if fault:
             outcome, result, data = Outcome.FAILED, "", b""
@@ -324,6 +335,8 @@ def _whole_report_from(report: session_pb2.Report, trace: str) -> cmd.Report:
         trace,
         outcome is Outcome.COMPLETED and report.result_is_empty_data and not result and not data,
         outcome is Outcome.INTERRUPTED and report.unfit,
+        outcome is Outcome.INTERRUPTED and report.not_started,
+        report.checkpoint if len(report.checkpoint) <= limits.CHECKPOINT_BYTES_MAX else b"",
     )
 
 
@@ -369,6 +382,7 @@ def completion_from(request: scheduler_pb2.TaskCompleteRequest) -> cmd.CompleteT
         _delay_from(request.retry_delay_ms) if request.HasField("retry_delay_ms") else None,
         retry_of(request.retry) if request.HasField("retry") else None,
         caller_name(),
+        request.outcome == scheduler_pb2.ATTEMPT_OUTCOME_INTERRUPTED and request.not_started,
     )
 
 

@@ -242,6 +242,9 @@ class Sessions:
                             message.attempts_used = grant.used
                         if grant.others:
                             message.in_other_forms = True
+                        if grant.checkpoint:
+                            message.checkpoint = grant.checkpoint
+                            size += len(grant.checkpoint)
                         size += len(task)
                         if size > FRAME_BYTES_MAX:
                             yield frame
@@ -264,7 +267,10 @@ class Sessions:
                     frame.welcome.heartbeat_ms = int(self._settings.lease * 1000 / 3)
                     frame.welcome.reconnect_grace_ms = int(self._settings.reconnect_grace * 1000)
                     frame.welcome.reads_completions = True
-                    frame.welcome.heeds_queues = frame.welcome.heeds_unique_keys = True
+                    frame.welcome.heeds_queues = True
+                    frame.welcome.heeds_unique_keys = True
+                    frame.welcome.heeds_on_lost = True
+                    frame.welcome.keeps_checkpoints = True
                 case ef.EndSession():
                     pass
         if frame.ByteSize():

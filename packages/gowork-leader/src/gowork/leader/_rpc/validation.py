@@ -22,6 +22,7 @@ from gowork.proto.worker.v1 import session_pb2
 
 Violations = list[FieldViolation]
 _PRIORITIES = frozenset(scheduler_pb2.TaskPriority.values())
+_ON_LOST = frozenset(scheduler_pb2.OnLost.values())
 _VIEWS = frozenset(scheduler_pb2.TaskView.values())
 _HEARTBEATS = frozenset(leader_pb2.HeartbeatStatus.values()) - {leader_pb2.HEARTBEAT_STATUS_UNSPECIFIED}
 _HELD_STATES = frozenset(session_pb2.HeldState.values())
@@ -99,6 +100,10 @@ def check_task(task: scheduler_pb2.Task, prefix: str, violations: Violations) ->
             FieldViolation(
                 f"{prefix}priority", f"has the unknown value {task.priority}; use 1 (LOW), 2 (MEDIUM) or 3 (HIGH)"
             )
+        )
+    if task.on_lost not in _ON_LOST:
+        violations.append(
+            FieldViolation(f"{prefix}on_lost", f"has the unknown value {task.on_lost}; use 1 (AGAIN) or 2 (FAIL)")
         )
     _check_name(task.handler, f"{prefix}handler", violations)
     _check_name(task.queue, f"{prefix}queue", violations)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from gowork.leader._core.model import LaneKey, RetryPolicy, Spec
+from gowork.leader._core.model import LaneKey, OnLost, RetryPolicy, Spec
 
 #: How many rests are remembered, and how many bytes each may have. They take some 4 MB together.
 KNOWN_MAX = 4096
@@ -34,6 +34,7 @@ class _Rest(NamedTuple):
     delay_ms: int
     expires_in_ms: int
     time_limit_ms: int
+    on_lost: OnLost | None
 
 
 class Rests:
@@ -61,7 +62,7 @@ class Rests:
             id = task[2 : 2 + task[1]].decode()
         except UnicodeDecodeError:
             return None
-        lane, body, run_at_ms, expires_at_ms, retry, labels, form, delay_ms, expires_in_ms, limit_ms = known
+        lane, body, run_at_ms, expires_at_ms, retry, labels, form, delay_ms, expires_in_ms, limit_ms, on_lost = known
         return Spec(
             id,
             lane,
@@ -75,6 +76,7 @@ class Rests:
             delay_ms,
             expires_in_ms,
             limit_ms,
+            on_lost=on_lost,
         )
 
     def remember(self, task: bytes, behind: int, spec: Spec, trace: bytes = b"") -> None:
@@ -102,6 +104,7 @@ class Rests:
             spec.delay_ms,
             spec.expires_in_ms,
             spec.time_limit_ms,
+            spec.on_lost,
         )
 
 

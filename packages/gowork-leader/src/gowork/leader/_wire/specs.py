@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from gowork.leader._core.model import LaneKey, Priority, RetryPolicy, Spec
+from gowork.leader._core.model import LaneKey, OnLost, Priority, RetryPolicy, Spec
 from gowork.leader._core.ranges import RANGE_KEY
 from gowork.leader._wire.rests import Rests, behind_payload
 from gowork.proto.limits import TIME_MS_MAX
@@ -26,6 +26,8 @@ _OUTPUT_ONLY = tuple(
 _ASIDE: tuple[Literal["traceparent", "tracestate", "payload_form"], ...] = ("traceparent", "tracestate", "payload_form")
 #: A task with no higher field, and no status, has nothing to take out.
 _HIGHEST_PLAIN_FIELD = 14
+
+_ON_LOST = {int(known): known for known in OnLost}
 
 _RawKey = tuple[str, int, str, tuple[tuple[str, str], ...], str]
 #: Equal keys share one object, because lanes are few and tasks are many.
@@ -133,6 +135,11 @@ def retry_of(policy: scheduler_pb2.RetryPolicy) -> RetryPolicy:
     )
 
 
+def on_lost_of(number: int) -> OnLost | None:
+    """Returns what a task, or its handler, says of losses; None: nothing, or what only a later version knows."""
+    return _ON_LOST.get(number)
+
+
 def _form_bytes(task: scheduler_pb2.Task) -> bytes:
     """Returns the form of the payload, which follows the trace context in Spec.trace."""
     form = task.payload_form
@@ -160,6 +167,7 @@ def _spec_of(task: scheduler_pb2.Task, body: bytes, trace: bytes) -> Spec:
         task.time_limit_ms,
         task.unique_key,
         task.unique_for_ms,
+        on_lost_of(task.on_lost),
     )
 
 

@@ -16,6 +16,7 @@ from gowork.leader._core.model import (
     Plugin,
     Position,
     Priority,
+    Restored,
     Standing,
     Status,
 )
@@ -81,6 +82,7 @@ __all__ = [
     "Priority",
     "Query",
     "Record",
+    "Restored",
     "Standing",
     "Status",
     "Store",

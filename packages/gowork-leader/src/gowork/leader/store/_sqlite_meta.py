@@ -11,7 +11,7 @@ from typing import Any
 
 import apsw
 
-from gowork.leader._core.model import Position
+from gowork.leader._core.model import Position, Restored
 from gowork.leader.store._sqlite_schema import LOGGED
 from gowork.leader.store.protocol import (
     RESTORE_TERMS,
@@ -39,7 +39,10 @@ def read_opened(connection: apsw.Connection) -> Opened:
     """Returns what the store says of itself."""
     values = read_values(connection)
     highest = connection.execute("SELECT coalesce(max(seq), 0) FROM specs").get
-    return Opened(values["term"], values["identity"], highest + 1, read_position(connection), values["store_id"])
+    restored = Restored(values["restored_seq"], values["restored_fence"]) if "restored_seq" in values else None
+    return Opened(
+        values["term"], values["identity"], highest + 1, read_position(connection), values["store_id"], restored
+    )
 
 
 def read_position(connection: apsw.Connection) -> Position | None:
@@ -132,6 +135,10 @@ def begin_anew(connection: apsw.Connection, above: int = 0) -> None:
     term = connection.execute("SELECT value FROM meta WHERE key = 'term'").get
     # Watchers know tasks that came later and are not here, so their tokens must not be valid.
     connection.execute(_PUT, ("watch_floor", changed_number(term, 0)))
+    # Its tasks may have run after the backup was made. Older versions ignore these rows.
+    highest = connection.execute("SELECT coalesce(max(seq), 0) FROM specs").get
+    connection.execute(_PUT, ("restored_seq", highest + 1))
+    connection.execute(_PUT, ("restored_fence", changed_number(term, 0)))
     version = connection.execute("PRAGMA user_version").get
     for lone, logged in LOGGED.items():
         if version == logged:

@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 from msgspec import Struct
 
 from gowork.leader._core import facts
-from gowork.leader._core.model import Brief, Fact, FactKey, LaneKey, Position, Standing, Status
+from gowork.leader._core.model import Brief, Fact, FactKey, LaneKey, Position, Restored, Standing, Status
 
 
 class StoreError(Exception):
@@ -189,6 +189,9 @@ class Opened(Struct, frozen=True):
     #: Names this store among those of all leaders; hexadecimal. A copy and a restored store have names of their own. A
     #: store that can't follow a log has none.
     store_id: str = ""
+    #: What tells which tasks came with the last backup that it, or the store that it is a copy of, was restored from.
+    #: None: with none. Where a store does not say, tasks that must not run twice may do so after a restore.
+    restored: Restored | None = None
 
 
 #: By how many terms a restored store is above its backup. It is more than the number of times that a leader is started

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
 from types import MappingProxyType, SimpleNamespace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Unpack
 
+from gowork.worker._core import checkpoints
 from gowork.worker._core.cancellation import CancelToken
-from gowork.worker._core.follow_ups import FollowUp, FollowUps, PriorityName
+from gowork.worker._core.checkpoints import Seal
+from gowork.worker._core.follow_ups import FollowUps
+from gowork.worker._core.new_tasks import FollowUp, TaskOptions
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
@@ -20,6 +22,10 @@ NO_LABELS: Mapping[str, str] = MappingProxyType({})
 
 def _told_to_nobody(fence: int, id: str, fraction: float, message: str) -> None:
     """Drops progress, where no runner takes it."""
+
+
+def _kept_by_nobody(fence: int, id: str, state: bytes) -> None:
+    """Drops a checkpoint, where no runner takes it."""
 
 
 def _is_first(fence: int) -> bool:
@@ -43,7 +49,16 @@ class SlotLender(Protocol):
 class Place:
     """What all attempts of one runner share."""
 
-    __slots__ = ("is_after_crash", "lease_valid", "lender", "log_failures", "state", "trace_parent", "worker")
+    __slots__ = (
+        "is_after_crash",
+        "keep_checkpoint",
+        "lease_valid",
+        "lender",
+        "log_failures",
+        "state",
+        "trace_parent",
+        "worker",
+    )
 
     def __init__(self, worker: str, *, trace_parent: bool = False, log_failures: str = "traceback") -> None:
         #: The worker's name.
@@ -58,6 +73,8 @@ class Place:
         self.lender: SlotLender | None = None
         #: Says of a fence whether a runner ended while an attempt of its task ran there before. The executor sets it.
         self.is_after_crash: Callable[[int], bool] = _is_first
+        #: Takes (fence, id, state) of a checkpoint. The executor sets it.
+        self.keep_checkpoint: Callable[[int, str, bytes], None] = _kept_by_nobody
         #: What handlers see as `ctx.state`. Lifespans fill it.
         self.state = SimpleNamespace()
 
@@ -66,10 +83,12 @@ class Context:
     """One attempt of a task. Every attribute may be read from any thread."""
 
     __slots__ = (
+        "_checkpoint",
         "_follow_ups",
         "_outcome",
         "_place",
         "_progress",
+        "_seals",
         "attempt",
         "cancelled",
         "data",
@@ -84,8 +103,10 @@ class Context:
         "queue",
     )
 
-    #: Not there before a hook asks for it, because it would cost every attempt.
+    #: None of these is there before somebody asks for it, because they would cost every attempt.
     _outcome: str
+    _checkpoint: bytes
+    _seals: tuple[Seal, Seal]
 
     def __init__(
         self,
@@ -219,68 +240,84 @@ class Context:
             words = self.hides(words)
         self._progress(self.fence, self.id, min(1.0, max(0.0, float(fraction))), words)
 
-    def schedule(
-        self,
-        payload: object = "",
-        *,
-        handler: str | Callable[..., Any] = "",
-        id: str | None = None,
-        queue: str = "",
-        priority: PriorityName | None = None,
-        labels: Mapping[str, str] | None = None,
-        selector: Mapping[str, str] | None = None,
-        delay: float | timedelta = 0.0,
-        time_limit: float | timedelta = 0.0,
-        max_attempts: int = 0,
-        plugin_version: str = "",
-        unique: str = "",
-        unique_for: float | timedelta = 0.0,
-    ) -> str:
+    def checkpoint(self, state: object) -> None:
+        """Hands a state on to the next attempt of this task, which finds it in `last_checkpoint`.
+
+        It returns at once. The worker sends the latest state once a second, and with the report of an attempt that does
+        not complete. The leader keeps it with the task, on disk, until the task ends. If the worker is lost within that
+        second, the next attempt finds the state before.
+
+        Args:
+            state: bytes, or anything that can be written as JSON; at most 64 KiB as it travels.
+
+        Raises:
+            ValueError: when it cannot be written as JSON, or is too long.
+            CodecError: when the task is encrypted, and its key is gone.
+        """
+        seals = getattr(self, "_seals", None)
+        found = checkpoints.written(state, None if seals is None else seals[0])
+        self._checkpoint = found
+        self._place.keep_checkpoint(self.fence, self.id, found)
+
+    @property
+    def last_checkpoint(self) -> Any:
+        """The state that `checkpoint` was given last, in this attempt or the one before: bytes, or what its JSON says.
+        None when there is none. Each look reads it anew.
+        """
+        found = getattr(self, "_checkpoint", b"")
+        if not found:
+            return None
+        seals = getattr(self, "_seals", None)
+        return checkpoints.read(found, None if seals is None else seals[1])
+
+    def schedule(self, payload: object = "", *, id: str | None = None, **options: Unpack[TaskOptions]) -> str:
         """Schedules a task together with this one's completion: both are recorded in one commit.
 
         Nothing is scheduled when the attempt fails, is cancelled, or is reported too late. When the task is tried
         again, nothing is scheduled twice.
 
         Args:
-            payload: text and bytes are sent as they are, everything else as JSON; at most 1 MiB.
-            handler: its name, or a function with @handler; empty for the worker's default handler.
-            id: the new task's id; None for "ID/N": this task's id and the number of the call, from 1.
-            queue: empty for the default one.
-            priority: None for low.
-            labels: at most 64.
-            selector: labels that its worker must have.
-            delay: seconds from this task's completion, by the leader's clock, until the new task may start.
-            time_limit: seconds that one attempt may run; 0 for the handler's own limit.
-            max_attempts: 0 for the handler's own policy.
-            plugin_version: the versions of the handler's plugin that may run it, as specifiers of PEP 440: ">=1.2,<2".
-                Empty for any. A leader before 0.2.0 does not read it.
-            unique: while another task with this key is pending or running, the new task is not scheduled; this one's
-                own key is free for it. Empty for no key. With a leader that is too old for it, the attempt fails.
-            unique_for: seconds for which the new task has that key at least, even if it ends before.
+            payload: text and bytes are sent as they are, everything else as JSON; at most 1 MiB. A NewTask has options
+                of its own.
+            id: the new task's id; None for "ID/N": this task's id and the number of the task, from 1.
+            options: the handler and how to run the task, as for the client's `schedule`; see TaskOptions. `delay` and
+                `expires_in` count from this task's completion, by the leader's clock.
 
         Returns:
             The new task's id. No task has it if another one has the key when this task completes.
 
         Raises:
             ValueError: when a value breaks a limit, or 1,000 tasks or 4 MiB of payload are scheduled already.
+            TypeError: when there is no such option.
         """
+        (key,) = self._gathered().add([payload], options, id)
+        return key
+
+    def schedule_many(self, payloads: Iterable[object], **options: Unpack[TaskOptions]) -> list[str]:
+        """Schedules tasks as `schedule` does: all of them, or none if one is at fault.
+
+        Args:
+            payloads: each as for `schedule`, or a NewTask with options of its own.
+            options: the handler and how to run the tasks; see TaskOptions.
+
+        Returns:
+            The ids of the new tasks, in their order.
+
+        Raises:
+            ValueError: when a value breaks a limit, or 1,000 tasks or 4 MiB of payload would be scheduled. Nothing of
+                the call is scheduled then.
+            TypeError: when there is no such option, or `payloads` is one text or one bytes object.
+        """
+        if isinstance(payloads, str | bytes | bytearray):
+            raise TypeError(
+                "payloads: a list, or another iterable of payloads, is needed; `schedule` takes a single one"
+            )
+        return self._gathered().add(payloads, options)
+
+    def _gathered(self) -> FollowUps:
         if self._follow_ups is None:
             self._follow_ups = FollowUps(self.id)
-        return self._follow_ups.add(
-            payload,
-            handler=handler,
-            id=id,
-            queue=queue,
-            priority=priority,
-            labels=labels,
-            selector=selector,
-            delay=delay,
-            time_limit=time_limit,
-            max_attempts=max_attempts,
-            plugin_version=plugin_version,
-            unique=unique,
-            unique_for=unique_for,
-        )
+        return self._follow_ups
 
     @property
     def follow_ups(self) -> Sequence[FollowUp]:

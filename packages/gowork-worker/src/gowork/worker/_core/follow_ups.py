@@ -7,42 +7,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from gowork.proto import limits
-from gowork.worker._core.bounds import duration_ms, whole
 from gowork.worker._core.codec import encode_payload
-from gowork.worker._core.steering import Delay
+from gowork.worker._core.new_tasks import FollowUp, check_options, checked, is_new_task, options_of
 
-PriorityName = Literal["low", "medium", "high"]
 #: Most bytes of payload in all follow-ups of one attempt, because they travel in one message.
 _PAYLOADS_BYTES_MAX = 4 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class FollowUp:
-    """One task to be scheduled; see scheduler.v1.Task."""
-
-    id: str
-    handler: str
-    payload: str
-    data: bytes
-    #: scheduler.v1.PayloadForm.
-    payload_form: int
-    queue: str
-    priority: PriorityName | None
-    labels: Mapping[str, str]
-    selector: Mapping[str, str]
-    #: In ms since the epoch, by this machine's clock, for leaders that do not know delay_ms; 0 without a delay.
-    run_at_ms: int
-    delay_ms: int
-    time_limit_ms: int
-    max_attempts: int
-    plugin_version: str = ""
-    unique_key: str = ""
-    unique_for_ms: int = 0
 
 
 class FollowUps:
@@ -56,116 +29,55 @@ class FollowUps:
         self._payload_bytes = 0
         self.tasks: list[FollowUp] = []
 
-    def add(
-        self,
-        payload: object,
-        *,
-        handler: str | Callable[..., Any],
-        id: str | None,
-        queue: str,
-        priority: PriorityName | None,
-        labels: Mapping[str, str] | None,
-        selector: Mapping[str, str] | None,
-        delay: Delay,
-        time_limit: Delay,
-        max_attempts: int,
-        plugin_version: str,
-        unique: str = "",
-        unique_for: Delay = 0.0,
-    ) -> str:
-        """See Context.schedule."""
-        name = handler if isinstance(handler, str) else handler.__gowork_handler__.name  # type: ignore[attr-defined]
-        text, data, form = encode_payload(payload)
-        if not (text or data or name):
-            raise ValueError("payload: it is empty and no handler is named; give one of the two")
-        if priority not in (None, "low", "medium", "high"):
-            raise ValueError(f"priority: {priority!r} is not 'low', 'medium' or 'high'")
-        _check_name("handler", name)
-        _check_name("queue", queue)
-        _check_labels("labels", labels)
-        _check_labels("selector", selector)
-        _check_range(plugin_version)
-        delay_ms = duration_ms("delay", delay, limits.DURATION_MS_MAX)
-        time_limit_ms = duration_ms("time_limit", time_limit, limits.DURATION_MS_MAX)
-        unique_for_ms = duration_ms("unique_for", unique_for, limits.DURATION_MS_MAX)
-        _check_key(unique, unique_for_ms)
-        attempts = whole("max_attempts", max_attempts, 0, limits.ATTEMPTS_MAX)
+    def add(self, items: Iterable[object], options: Mapping[str, Any], id: str | None = None) -> list[str]:
+        """Adds all of these, or none if one is at fault. Returns their ids.
+
+        Args:
+            items: payloads, or NewTasks.
+            options: see TaskOptions; those of a NewTask go first.
+            id: the id of each item that has none of its own; None: one that follows from this task's.
+
+        Raises:
+            ValueError, TypeError: see Context.schedule.
+        """
+        check_options(options)
+        now_ms = int(time.time() * 1000)
+        # What all payloads of the call share is checked once.
+        shared = checked(options, now_ms)
+        encoded: list[dict[str, Any]] = []
+        size = 0
+        # Nothing is locked meanwhile: the items, and what they are made of, may be anybody's code.
+        for item in items:
+            fields, payload, own_id = shared, item, id
+            if is_new_task(item):
+                fields = checked(options_of(item, options), now_ms)
+                payload, own_id = item.payload, id if item.id is None else item.id  # type: ignore[attr-defined]
+            text, data, form = encode_payload(payload)
+            if not (text or data or fields["handler"]):
+                raise ValueError("payload: it is empty and no handler is named; give one of the two")
+            size += len(data) or len(text.encode())
+            encoded.append({"id": own_id, "payload": text, "data": data, "payload_form": form, **fields})
+            self._check_room(len(encoded), size)
         with self._lock:
-            if len(self.tasks) >= limits.FOLLOW_UPS_MAX:
-                raise ValueError(f"one attempt may schedule at most {limits.FOLLOW_UPS_MAX:,} tasks")
-            payload_bytes = self._payload_bytes + (len(data) or len(text.encode()))
-            if payload_bytes > _PAYLOADS_BYTES_MAX:
-                raise ValueError(
-                    f"payload: with it, this attempt's follow-ups have over {_PAYLOADS_BYTES_MAX:,} bytes of payload"
-                )
-            # The same in every attempt, so that what two attempts schedule is scheduled once.
-            key = f"{self._task_id}/{len(self.tasks) + 1}" if id is None else id
-            if not 0 < len(key.encode()) <= limits.ID_BYTES_MAX or not key.isprintable():
-                raise ValueError(f"id: {key!r} is not 1 to {limits.ID_BYTES_MAX} printable bytes; name another one")
-            self.tasks.append(
-                FollowUp(
-                    key,
-                    name,
-                    text,
-                    data,
-                    form,
-                    queue,
-                    priority,
-                    dict(labels or {}),
-                    dict(selector or {}),
-                    int(time.time() * 1000) + delay_ms if delay_ms else 0,
-                    delay_ms,
-                    time_limit_ms,
-                    attempts,
-                    plugin_version,
-                    unique,
-                    unique_for_ms,
-                )
-            )
-            self._payload_bytes = payload_bytes
-        return key
+            self._check_room(len(encoded), size)
+            before = len(self.tasks)
+            for number, fields in enumerate(encoded, before + 1):
+                fields["id"] = self._key(number, fields["id"])
+            self.tasks += [FollowUp(**fields) for fields in encoded]
+            self._payload_bytes += size
+        return [fields["id"] for fields in encoded]
 
+    def _check_room(self, number: int, size: int) -> None:
+        if len(self.tasks) + number > limits.FOLLOW_UPS_MAX:
+            raise ValueError(f"one attempt may schedule at most {limits.FOLLOW_UPS_MAX:,} tasks")
+        if self._payload_bytes + size > _PAYLOADS_BYTES_MAX:
+            most = f"{_PAYLOADS_BYTES_MAX:,} bytes"
+            raise ValueError(f"payload: with it, this attempt's follow-ups have over {most} of payload")
 
-def _check_name(field: str, name: str) -> None:
-    if name and (not name.isprintable() or len(name.encode(errors="replace")) > limits.NAME_BYTES_MAX):
-        raise ValueError(f"{field}: {name!r:.200} is not at most {limits.NAME_BYTES_MAX} printable bytes")
-
-
-def _check_key(unique: str, unique_for_ms: int) -> None:
-    if not unique:
-        if unique_for_ms:
-            raise ValueError("unique_for: it is set without unique; give the key that stays taken, too")
-        return
-    if not _is_text(unique, 1, limits.UNIQUE_KEY_BYTES_MAX) or not unique.isprintable():
-        raise ValueError(
-            f"unique: {unique!r:.200} is not text of at most {limits.UNIQUE_KEY_BYTES_MAX} printable bytes"
-        )
-
-
-def _check_range(wanted: str) -> None:
-    if not wanted:
-        return
-    # packaging is imported by those who use it.
-    from gowork.base.version_ranges import fault_of
-
-    if not isinstance(wanted, str):
-        raise ValueError(f"plugin_version: {wanted!r:.200} is not text")
-    if fault := fault_of(wanted):
-        raise ValueError(f"plugin_version: {fault}")
-
-
-def _check_labels(field: str, labels: Mapping[str, str] | None) -> None:
-    if not labels:
-        return
-    if len(labels) > limits.LABELS_MAX:
-        raise ValueError(f"{field}: at most {limits.LABELS_MAX} are taken, not {len(labels)}")
-    for key, value in labels.items():
-        if not _is_text(key, 1, limits.LABEL_KEY_BYTES_MAX):
-            raise ValueError(f"{field}: the key {key!r:.200} is not text of 1 to {limits.LABEL_KEY_BYTES_MAX} bytes")
-        if not _is_text(value, 0, limits.LABEL_VALUE_BYTES_MAX):
-            limit = limits.LABEL_VALUE_BYTES_MAX
-            raise ValueError(f"{field}: the value of {key!r} is not text of at most {limit} bytes")
-
-
-def _is_text(value: object, low: int, high: int) -> bool:
-    return isinstance(value, str) and low <= len(value.encode(errors="replace")) <= high
+    def _key(self, number: int, id: Any) -> str:
+        # The same in every attempt, so that what two attempts schedule is scheduled once.
+        key: Any = f"{self._task_id}/{number}" if id is None else id
+        is_text = isinstance(key, str) and key.isprintable()
+        if not (is_text and 0 < len(key.encode(errors="replace")) <= limits.ID_BYTES_MAX):
+            raise ValueError(f"id: {key!r} is not 1 to {limits.ID_BYTES_MAX} printable bytes; name another one")
+        return str(key)

@@ -34,6 +34,7 @@ OPTION_NAMES = (
     "isolation",
     "grace",
     "on_lease_lost",
+    "on_lost",
 )
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -76,6 +77,8 @@ class HandlerOptions:
     grace_ms: int = 5000
     #: Whether the handler is asked to stop when the worker has not heard from its leader for longer than the lease.
     stop_on_lease_lost: bool = False
+    #: Whether a task ends with ERROR when an attempt of it was lost, instead of running again.
+    fails_if_lost: bool = False
 
 
 @overload
@@ -96,6 +99,7 @@ def handler(
     isolation: Literal["thread", "process", "async"] | None = None,
     grace: float | timedelta | None = None,
     on_lease_lost: Literal["continue", "stop"] = "continue",
+    on_lost: Literal["again", "fail"] = "again",
 ) -> Callable[[F], F]: ...
 
 
@@ -119,6 +123,9 @@ def handler(name: Any = None, **options: Any) -> Any:
             out: 5, and 0.5 with isolation="process".
         on_lease_lost: "stop" asks the handler to stop when the worker has not heard from its leader for longer than
             the lease. Its task may then already run elsewhere.
+        on_lost: "fail" is for what must never run twice: a task whose attempt may have begun, and did not report how
+            it ended, ends with ERROR, where the task itself does not say "again". A failure that the handler reports is
+            tried again as the retry options say.
 
     Returns:
         The function itself.
@@ -182,12 +189,15 @@ def _options(
     isolation: str | None = None,
     grace: Delay | None = None,
     on_lease_lost: str = "continue",
+    on_lost: str = "again",
     **retry: Any,
 ) -> HandlerOptions:
     if not name or not name.isprintable() or len(name.encode()) > limits.NAME_BYTES_MAX:
         raise ValueError(f"a name has 1 to {limits.NAME_BYTES_MAX} printable bytes")
     if on_lease_lost not in ("continue", "stop"):
         raise ValueError(f'on_lease_lost is "continue" or "stop", not {on_lease_lost!r}')
+    if on_lost not in ("again", "fail"):
+        raise ValueError(f'on_lost is "again" or "fail", not {on_lost!r}')
     place = _isolation(function, isolation)
     default_grace = 500 if place is Isolation.PROCESS else 5000
     return HandlerOptions(
@@ -197,6 +207,7 @@ def _options(
         time_limit_ms=_limit_ms(time_limit),
         grace_ms=default_grace if grace is None else duration_ms("grace", grace, GRACE_MS_MAX),
         stop_on_lease_lost=on_lease_lost == "stop",
+        fails_if_lost=on_lost == "fail",
     )
 
 
@@ -225,7 +236,7 @@ def _retry(
     retry_jitter: float | None = None,
     no_retry: Iterable[type[BaseException] | str] = (),
 ) -> RetryOptions | None:
-    names = _names(no_retry)
+    names = names_of(no_retry)
     given = (max_attempts, retry_delay, retry_factor, retry_delay_max, retry_jitter)
     if all(option is None for option in given) and not names:
         return None
@@ -240,7 +251,12 @@ def _retry(
     return RetryOptions(attempts, delay, factor, delay_max, jitter, names)
 
 
-def _names(no_retry: Iterable[type[BaseException] | str]) -> tuple[str, ...]:
+def names_of(no_retry: Iterable[type[BaseException] | str]) -> tuple[str, ...]:
+    """Returns the names of exception types, which are given by name or as they are.
+
+    Raises:
+        ValueError: when an entry is neither.
+    """
     if isinstance(no_retry, (str, type)):
         raise ValueError(f"no_retry: give a list, as in no_retry=[{getattr(no_retry, '__name__', no_retry)}]")
     names = [kind if isinstance(kind, str) else getattr(kind, "__name__", None) for kind in no_retry]

@@ -241,7 +241,12 @@ class Desk:
         if first is not None:
             # First, so that reports that the leader has already are not sent again.
             self.frame.acknowledge(first.acknowledged)
-        self.frame.start_session(reads_completions=first is not None and first.welcome.reads_completions)
+        self.frame.start_session(
+            reads_completions=first is not None and first.welcome.reads_completions,
+            heeds_on_lost=first is None or first.welcome.heeds_on_lost,
+            heeds_unique_keys=first is None or first.welcome.heeds_unique_keys,
+            keeps_checkpoints=first is not None and first.welcome.keeps_checkpoints,
+        )
         if first is not None:
             self._receive(first, now)
         self.pause.start_session(now)

@@ -7,12 +7,14 @@ the leader has several reports of this worker to acknowledge (Nagle's rule), nor
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from gowork.proto.completions import reports_of
 from gowork.proto.worker.v1 import session_pb2 as session
+from gowork.worker._desk.checkpoints import Checkpoints
 from gowork.worker._desk.credit import Credit
 from gowork.worker._desk.unacknowledged import Unacknowledged
+from gowork.worker._runner import outcomes
 from gowork.worker._runner.columns import join
 
 #: The most seconds for which reports gather.
@@ -24,6 +26,24 @@ _REPORTS_SHARE = 0.5
 _CREDIT_SHARE = 0.25
 
 
+#: Fields of follow-ups that leaders before 0.2.0 silently drop: those that come with Welcome.heeds_on_lost, and with
+#: Welcome.heeds_unique_keys.
+_ON_LOST = ("on_lost", "plugin_version")
+_UNIQUE_KEYS = ("unique_key",)
+
+
+def _for_older_leaders(report: session.Report, unknown: Iterable[str]) -> session.Report:
+    """Returns the report; or one of a failure, if a follow-up has fields that are `unknown` to its leader."""
+    dropped = [name for name in unknown if any(getattr(task, name) for task in report.follow_ups)]
+    if not dropped:
+        return report
+    reason = f"a follow-up asks for {' and '.join(dropped)}, which this leader is too old to know; upgrade it first"
+    failed = outcomes.rejected(report.fence, report.id, reason)
+    failed.execution_us = report.execution_us
+    failed.traceparent = report.traceparent
+    return failed
+
+
 class NextFrame:
     """Gathers what one worker says, over all its sessions."""
 
@@ -32,9 +52,12 @@ class NextFrame:
         self.credit = Credit()
         #: {fence: the latest progress, which the leader has not been told}. Written by `work`.
         self.progress: dict[int, session.ProgressReport] = {}
+        self.checkpoints = Checkpoints()
         #: When reports that gather are sent at the latest; None while none gather.
         self.due: float | None = None
         self._leaving = self._reads_completions = False
+        #: Fields of follow-ups that the leader would drop.
+        self._unknown: tuple[str, ...] = ()
         self._pongs: list[int] = []
         #: What the session was told last of the worker: whether it is blocked, draining, and leaving.
         self._condition = (False, False, False)
@@ -44,13 +67,25 @@ class NextFrame:
         """Whether a frame with the goodbye was taken."""
         return self._condition[2]
 
-    def start_session(self, *, reads_completions: bool = False) -> None:
+    def start_session(
+        self,
+        *,
+        reads_completions: bool = False,
+        heeds_on_lost: bool = True,
+        heeds_unique_keys: bool = True,
+        keeps_checkpoints: bool = True,
+    ) -> None:
         """A new session: everything is said again.
 
         Args:
             reads_completions: whether its leader takes reports by columns.
+            heeds_on_lost: whether its leader reads what follow-ups say of losses, and of versions of plugins.
+            heeds_unique_keys: whether its leader reads their unique keys.
+            keeps_checkpoints: whether its leader keeps checkpoints.
         """
+        self.checkpoints.start_session(is_heeded=keeps_checkpoints)
         self._reads_completions = reads_completions
+        self._unknown = (() if heeds_on_lost else _ON_LOST) + (() if heeds_unique_keys else _UNIQUE_KEYS)
         self.credit.start_session()
         self.unacknowledged.resend()
         self._condition = (False, False, False)
@@ -63,10 +98,14 @@ class NextFrame:
 
     def keep(self, reports: list[session.Report], size: int) -> None:
         """Keeps reports, which take `size` bytes together."""
+        if self.checkpoints.latest:
+            size += self.checkpoints.attach(reports)
         self.unacknowledged.add(reports, size)
 
     def keep_completions(self, completions: session.Completions, fences: list[int]) -> None:
         """Keeps reports by columns. `fences` are theirs."""
+        if self.checkpoints.latest:
+            self.checkpoints.drop(fences)
         self.unacknowledged.add_completions(completions, fences)
 
     def acknowledge(self, fences: Iterable[int]) -> None:
@@ -76,6 +115,7 @@ class NextFrame:
     def drop(self, fences: Iterable[int]) -> None:
         """Forgets what there is to say of these tasks, because the leader has released them."""
         self.unacknowledged.drop(fences)
+        self.checkpoints.drop(fences)
         for fence in fences:
             self.progress.pop(fence, None)
 
@@ -110,9 +150,14 @@ class NextFrame:
         if completions and not self._reads_completions:
             reports = [*reports, *(report for each in completions for report in reports_of(each))]
             completions = []
+        if self._unknown:
+            reports = [_for_older_leaders(report, self._unknown) if report.follow_ups else report for report in reports]
         condition = (blocked, draining, self._leaving and not self.unacknowledged.unsent)
         changed = condition != self._condition
-        speaks = bool(reports or completions or changed or self.progress or self._pongs)
+        words: Collection[session.ProgressReport] = self.progress.values()
+        if self.checkpoints.unsent:
+            words = [*words, *self.checkpoints.take()]
+        speaks = bool(reports or completions or changed or words or self._pongs)
         # Credit that goes with something else costs no frame.
         credit = self.credit.next(held, slots, 0.0 if speaks or held <= slots else _CREDIT_SHARE)
         if not (speaks or credit):
@@ -121,7 +166,7 @@ class NextFrame:
         request = session.ConnectRequest(
             reports=reports,
             credit=[credit] if credit else None,
-            progress=self.progress.values(),
+            progress=words,
             pongs=self._pongs,
         )
         if changed:

@@ -10,7 +10,16 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
-from gowork.worker._desk.instructions import SPEAK, CancelTasks, Instruction, NoteLoss, NoteTimedOut, StartTasks
+from gowork.worker._desk.instructions import (
+    SPEAK,
+    CancelTasks,
+    Instruction,
+    Level,
+    Note,
+    NoteLoss,
+    NoteTimedOut,
+    StartTasks,
+)
 from gowork.worker._desk.next_frame import NextFrame
 from gowork.worker._desk.recycling import Recycling
 from gowork.worker._desk.roster import Roster
@@ -66,6 +75,8 @@ class Work:
         self._isolated: frozenset[str] = frozenset()
         #: {handler: the plugins that it needs, and the environment that has it}
         self._needed: dict[str, tuple[tuple[str, ...] | None, str]] = {}
+        #: Why checkpoints are not kept, of what was logged already.
+        self._warned: set[str] = set()
         #: The longest grace of all handlers, in seconds.
         self._grace_max = _GRACE_MIN
 
@@ -237,9 +248,21 @@ class Work:
         """Takes the progress of attempts, and drops that of tasks that are not held or were released."""
         for word in words:
             task = self.held.get(word.fence)
-            if task is not None and not task.released:
+            if task is None or task.released:
+                continue
+            if not word.is_checkpoint_alone:
                 self._frame.progress[word.fence] = word
+            elif not self._frame.checkpoints.keep(word):
+                self._warn_of_checkpoints("there is no room for more in this worker")
+            elif not self._frame.checkpoints.is_heeded:
+                self._warn_of_checkpoints("its leader is too old to keep them, or calls this worker")
         self._instruct(SPEAK)
+
+    def _warn_of_checkpoints(self, reason: str) -> None:
+        if reason not in self._warned:
+            self._warned.add(reason)
+            event = "checkpoints are not kept, and the next attempts of their tasks begin without"
+            self._instruct(Note(Level.WARNING, event, {"reason": reason}))
 
     def waits(self, runner: Runner, attempts: int, now: float) -> None:
         """A runner has told that `attempts` of its attempts wait for other tasks."""
@@ -272,8 +295,10 @@ class Work:
         for task in back:
             if task.fence not in kept:
                 reason = "the worker drains" if self.is_draining else "it waited behind long tasks and was handed back"
-                make = endings.cancelled if task.stop_kind is StopKind.CANCEL else endings.interrupted
-                reports.append(make(task.fence, task.id, reason))
+                if task.stop_kind is StopKind.CANCEL:
+                    reports.append(endings.cancelled(task.fence, task.id, reason))
+                else:
+                    reports.append(endings.interrupted(task.fence, task.id, reason, not_started=True))
         self._report_all(reports)
 
     def lost(self, runner: Runner, begun: Collection[int], reason: str) -> None:
@@ -289,7 +314,7 @@ class Work:
         for task in left:
             self._stops.over(task.fence)
         on_purpose = self._roster.is_closing or runner.ended_on_purpose
-        reports = settle_dead(left, begun, reason, on_purpose=on_purpose)
+        reports = settle_dead(left, begun, reason, on_purpose=on_purpose, ran_one_by_one=runner.alone)
         for task, report in zip(left, reports, strict=True):
             if report.outcome == tasks.ATTEMPT_OUTCOME_LOST:
                 self._instruct(NoteLoss(runner.id, task.grant, report))
@@ -313,8 +338,10 @@ class Work:
         self.give_back(given, f"no runner of {environment} gets ready: {self._roster.last_death(environment)}")
 
     def give_back(self, given: Iterable[HeldTask], reason: str) -> None:
-        """Reports tasks as interrupted."""
-        self._report_all([endings.interrupted(task.fence, task.id, reason) for task in given])
+        """Reports tasks as interrupted. Those that no runner has have certainly not started."""
+        self._report_all(
+            [endings.interrupted(task.fence, task.id, reason, not_started=task.runner is None) for task in given]
+        )
 
     def _report_all(self, reports: list[session.Report]) -> None:
         """Reports tasks whose reports the desk itself has made. They are held no more."""

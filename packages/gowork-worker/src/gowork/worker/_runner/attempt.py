@@ -60,7 +60,7 @@ class Attempts:
         task = job.task
         labels = task.labels
         # By their places, because a keyword for each costs as much again: one is made for each task.
-        return Context(
+        context = Context(
             self._place,
             self._progress,
             job.id,
@@ -73,6 +73,9 @@ class Attempts:
             dict(labels) if labels else _NO_LABELS,
             task.payload_form,
         )
+        if checkpoint := job.grant.checkpoint:
+            context._checkpoint = checkpoint  # noqa: SLF001 - handlers are not to set it
+        return context
 
     def run(self, job: Job) -> AttemptReport:
         """Runs a plain handler in this thread. Never raises: an exception of the handler becomes the report."""
@@ -81,7 +84,7 @@ class Attempts:
         # Until the thread's next task: between the two it logs nothing.
         running.set(context)
         span = None if self._spans is None else self._spans.begin(job)
-        verdict = None
+        verdict = arguments = None
         try:
             handler = job.handler
             if context.data or self._encrypting.looks_at_all:
@@ -103,7 +106,7 @@ class Attempts:
                 if context.key_id:
                     self._encrypting.close(context, report)
         except BaseException as error:  # noqa: BLE001 - SystemExit too must not end the thread
-            report = self._failed(job, error)
+            report = self._failed(job, error, not_started=arguments is None)
         own = report
         if job.stop is not None:
             report = job.settle(job.stop, report) if verdict is None else verdict.settle(report)
@@ -127,7 +130,7 @@ class Attempts:
         assert context is not None
         # It ends with the asyncio task that this is called in.
         running.set(context)
-        span = entered = verdict = None
+        span = entered = verdict = arguments = None
         if self._spans is not None:
             span = self._spans.begin(job)
             entered = None if span is None else self._spans.enter(span)
@@ -148,7 +151,7 @@ class Attempts:
                 verdict = Verdict(job)
                 report = await self._run_held_async(self._around, verdict, job, arguments)
         except BaseException as error:  # noqa: BLE001 - SystemExit too must not end the loop
-            report = self._failed(job, error)
+            report = self._failed(job, error, not_started=arguments is None)
         own = report
         if job.stop is not None:
             report = job.settle(job.stop, report) if verdict is None else verdict.settle(report)
@@ -166,7 +169,9 @@ class Attempts:
     def note(self, job: Job, report: session.Report) -> None:
         """Logs an attempt that has failed."""
         options = job.handler.options
-        self.failures.note(job.grant, job.task, options.name, options.retry, report)
+        self.failures.note(
+            job.grant, job.task, options.name, options.retry, report, fails_if_lost=options.fails_if_lost
+        )
 
     def _run_within(self, span: Span | None, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         """Runs in a context that is dropped afterwards, so variables that it sets need not be reset."""
@@ -225,10 +230,10 @@ class Attempts:
             return self._complete(job, context, value)
         return report
 
-    def _failed(self, job: Job, error: BaseException) -> session.Report:
+    def _failed(self, job: Job, error: BaseException, *, not_started: bool) -> session.Report:
         report = outcomes.failed(job.fence, job.id, error, self._no_retry(job))
         if job.grant.in_other_forms and report.failure.kind == tasks.FAILURE_KIND_REJECTED:
-            return outcomes.unfit(report)
+            return outcomes.unfit(report, not_started=not_started)
         return report
 
     @staticmethod

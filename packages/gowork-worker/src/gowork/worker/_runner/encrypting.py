@@ -95,6 +95,11 @@ class Encrypting:
         context.payload, context.data, context.payload_form = payload.text, payload.data, payload.form
         context.key_id = payload.key_id
         context.hides = partial(self._progress, context.id, payload.key_id)
+        encryption, id, key_id = self._encryption, context.id, payload.key_id
+        context._seals = (  # noqa: SLF001 - handlers are not to set it
+            lambda state: encryption.checkpoint(id, state, key_id),
+            partial(encryption.open_checkpoint, id),
+        )
 
     def close(self, context: Context, report: AttemptReport) -> None:
         """Encrypts what a completed attempt returns and schedules, if its payload was encrypted.

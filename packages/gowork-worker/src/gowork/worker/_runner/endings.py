@@ -34,6 +34,10 @@ def cancelled(fence: int, id: str, reason: str) -> session.Report:
     return session.Report(fence=fence, id=id, outcome=tasks.ATTEMPT_OUTCOME_CANCELLED, reason=reason)
 
 
-def interrupted(fence: int, id: str, reason: str) -> session.Report:
-    """It goes back to the queue and uses up no attempt."""
-    return session.Report(fence=fence, id=id, outcome=tasks.ATTEMPT_OUTCOME_INTERRUPTED, reason=reason)
+def interrupted(fence: int, id: str, reason: str, *, not_started: bool = False) -> session.Report:
+    """It goes back to the queue and uses up no attempt.
+
+    `not_started` says that its handler certainly never began. Without that, a task that must not run twice ends.
+    """
+    outcome = tasks.ATTEMPT_OUTCOME_INTERRUPTED
+    return session.Report(fence=fence, id=id, outcome=outcome, reason=reason, not_started=not_started)

@@ -94,6 +94,7 @@ class Executor:
         held: dict[int, Job] = {}
         self._attempts = attempts(place, loaded.hooks, outbox.progress, encrypting)
         self._lending = place.lender = Lending(table.spare, held, self._lending_changed)
+        place.keep_checkpoint = outbox.checkpoint
         place.is_after_crash = lambda fence: (job := held.get(fence)) is not None and job.grant.alone
         self._jobs = Jobs(held, self._attempts, table, outbox, self._lending, stopping, clock)
         self._slots = Slots(table, self._lending, self._start_on_loop, withheld, broken)
@@ -117,7 +118,7 @@ class Executor:
             handler = self._handlers.get(task.handler) if task.handler else self._default
             if handler is None and (reason := self._refused.get(task.handler)):
                 # Another worker may have it, or another runner of this one.
-                self._outbox.add(endings.interrupted(grant.fence, grant.id, reason), None)
+                self._outbox.add(endings.interrupted(grant.fence, grant.id, reason, not_started=True), None)
                 continue
             if handler is None:
                 name = repr(task.handler) if task.handler else "for tasks that name none"
@@ -158,7 +159,7 @@ class Executor:
         for fence in list(self._jobs.queued):
             queued = self._jobs.take_back(fence)
             if queued is not None:
-                self._outbox.add(endings.interrupted(fence, queued.id, reason), None)
+                self._outbox.add(endings.interrupted(fence, queued.id, reason, not_started=True), None)
         for job in list(self._jobs.held.values()):
             self._jobs.stop(job, StopKind.INTERRUPT, reason)
 

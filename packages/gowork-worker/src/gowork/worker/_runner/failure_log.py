@@ -47,7 +47,14 @@ class FailureLog:
         self._allowance = Allowance(HANDLER_LINES_MAX, PROCESS_LINES_MAX, clock)
 
     def note(
-        self, grant: session.Grant, task: tasks.Task, handler: str, retry: RetryOptions | None, report: session.Report
+        self,
+        grant: session.Grant,
+        task: tasks.Task,
+        handler: str,
+        retry: RetryOptions | None,
+        report: session.Report,
+        *,
+        fails_if_lost: bool = False,
     ) -> None:
         """Writes the line of an attempt that has ended, if it has failed. Raises nothing.
 
@@ -57,6 +64,7 @@ class FailureLog:
             handler: the name of its handler; empty where this worker has none for it.
             retry: the policy of its handler; None where that has none.
             report: how it ended.
+            fails_if_lost: whether its handler says that it must not run twice.
         """
         if report.outcome not in _FAILED:
             return
@@ -72,7 +80,7 @@ class FailureLog:
                     "queue": task.queue or "default",
                     "outcome": outcomes.STATUS[report.outcome],
                     "error": self._told(report.failure),
-                    "next": next_step(grant, task, retry, report),
+                    "next": next_step(grant, task, retry, report, fails_if_lost=fails_if_lost),
                 }
                 if suppressed:
                     fields["suppressed"] = suppressed

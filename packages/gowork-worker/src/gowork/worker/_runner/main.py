@@ -246,6 +246,7 @@ def ready_of(loaded: plugins.Loaded, *, describes: bool = True) -> messages.Read
                 form=handler.form,
                 plugin_version=versions.get(handler.plugin, ""),
                 description=descriptions.get(handler.name, ""),
+                fails_if_lost=handler.options.fails_if_lost,
             )
             for handler in loaded.handlers.values()
         ),

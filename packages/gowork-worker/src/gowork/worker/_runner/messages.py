@@ -63,6 +63,8 @@ class HandlerNote(msgspec.Struct, frozen=True):
     description: str = ""
     #: The environment that has it; empty for the worker's own. The supervisor alone writes it.
     environment: str = ""
+    #: Whether its tasks must not run twice; see HandlerOptions.
+    fails_if_lost: bool = False
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):

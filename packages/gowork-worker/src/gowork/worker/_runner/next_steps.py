@@ -45,7 +45,14 @@ class _Policy:
     no_retry: tuple[str, ...]
 
 
-def next_step(grant: session.Grant, task: tasks.Task, handlers: RetryOptions | None, report: session.Report) -> str:
+def next_step(
+    grant: session.Grant,
+    task: tasks.Task,
+    handlers: RetryOptions | None,
+    report: session.Report,
+    *,
+    fails_if_lost: bool = False,
+) -> str:
     """Returns what comes next for the task of this report, in words.
 
     Args:
@@ -53,8 +60,11 @@ def next_step(grant: session.Grant, task: tasks.Task, handlers: RetryOptions | N
         task: the task.
         handlers: the policy of its handler; None where that has none.
         report: how the attempt ended: failed, timed out or lost.
+        fails_if_lost: whether its handler says that it must not run twice; see HandlerOptions.
     """
     if report.outcome == tasks.ATTEMPT_OUTCOME_LOST:
+        if task.on_lost == tasks.ON_LOST_FAIL or (fails_if_lost and task.on_lost != tasks.ON_LOST_AGAIN):
+            return "failed for good, because it may have run and must not run twice"
         return "runs again alone, until lost alone three times" if grant.alone else "runs again, alone in its process"
     following = next_try(grant, task, handlers, report)
     if following is None:

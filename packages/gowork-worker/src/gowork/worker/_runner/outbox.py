@@ -10,6 +10,7 @@ from functools import partial
 from gowork.base.buckets import Buckets
 from gowork.base.trace_context import sampled_trace_id
 from gowork.proto import limits
+from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._runner import outcomes
 from gowork.worker._runner.completion import AttemptReport
@@ -29,6 +30,9 @@ _GATHER_MAX = 0.005
 #: Seconds between two progress frames, and between two frames of execution times.
 _PROGRESS_INTERVAL = 0.25
 _EXECUTED_INTERVAL = 1.0
+#: Seconds between two times at which checkpoints are sent, and how many bytes of them go into one frame at most.
+_CHECKPOINT_INTERVAL = 1.0
+_CHECKPOINTS_BYTES_MAX = 1 << 20
 
 #: Sends reports, with their size in bytes, and progress.
 Send = Callable[[list[AttemptReport], int, list[session.ProgressReport]], None]
@@ -57,6 +61,11 @@ class Outbox:
         #: As _scheduled, for progress.
         self._progress_scheduled = False
         self._progress_at = 0.0
+        #: fence -> (id, state): the latest of each task. Owner: the task's thread sets, the loop takes.
+        self._checkpoints: dict[int, tuple[str, bytes]] = {}
+        #: As _scheduled, for checkpoints.
+        self._checkpoints_scheduled = False
+        self._checkpoints_at = 0.0
         #: (queue, handler, status) -> how long attempts took
         self._executed: dict[tuple[str, str, str], Buckets] = {}
         self._executed_timer: asyncio.TimerHandle | None = None
@@ -78,6 +87,13 @@ class Outbox:
             self._progress_scheduled = True
             self._loop.call_soon_threadsafe(self._schedule_progress)
 
+    def checkpoint(self, fence: int, id: str, state: bytes) -> None:
+        """Takes the latest checkpoint of a task."""
+        self._checkpoints[fence] = (id, state)
+        if not self._checkpoints_scheduled:
+            self._checkpoints_scheduled = True
+            self._loop.call_soon_threadsafe(self._schedule_checkpoints)
+
     def flush(self) -> None:
         """Sends the reports that have gathered."""
         # First the flag: a report added from here on schedules a flush of its own.
@@ -93,6 +109,8 @@ class Outbox:
             # one step: the garbage collector may run other code at its start.
             for place in range(min(len(reports), _REPORTS_MAX)):
                 report, job = reports[place]
+                if self._checkpoints:
+                    self._attach(report)
                 batch.append(report)
                 size += report.ByteSize() + 4
                 if job is not None:
@@ -113,6 +131,8 @@ class Outbox:
             self.flush()
         if self._progress:
             self._flush_progress()
+        if self._checkpoints:
+            self._flush_checkpoints()
 
     def flush_executed(self) -> None:
         """Sends the execution times that have gathered."""
@@ -152,6 +172,32 @@ class Outbox:
                 self._executed_timer = self._loop.call_later(_EXECUTED_INTERVAL, self.flush_executed)
         traceparent = report.traceparent
         buckets.observe(report.execution_us / 1e6, sampled_trace_id(traceparent) if traceparent else "")
+
+    def _attach(self, report: AttemptReport) -> None:
+        """Puts the checkpoint of an attempt that has ended into its report, where another attempt may follow."""
+        _, state = self._checkpoints.pop(report.fence, ("", b""))
+        if state and isinstance(report, session.Report) and report.outcome != tasks.ATTEMPT_OUTCOME_COMPLETED:
+            report.checkpoint = state
+
+    def _schedule_checkpoints(self) -> None:
+        wait = self._checkpoints_at + _CHECKPOINT_INTERVAL - self._loop.time()
+        self._loop.call_later(max(0.0, wait), self._flush_checkpoints)
+
+    def _flush_checkpoints(self) -> None:
+        # First the flag, as in flush.
+        self._checkpoints_scheduled = False
+        self._checkpoints_at = self._loop.time()
+        words: list[session.ProgressReport] = []
+        size = 0
+        while self._checkpoints:
+            fence, (id, state) = self._checkpoints.popitem()
+            words.append(session.ProgressReport(fence=fence, id=id, checkpoint=state, is_checkpoint_alone=True))
+            size += len(state)
+            if size >= _CHECKPOINTS_BYTES_MAX:
+                self._send([], 0, words)
+                words, size = [], 0
+        if words:
+            self._send([], 0, words)
 
     def _schedule_progress(self) -> None:
         wait = self._progress_at + _PROGRESS_INTERVAL - self._loop.time()

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Sequence
 from gowork.proto import limits
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
+from gowork.worker._core.bounds import duration_ms
 from gowork.worker._core.codec import PayloadError, ResultCheck, ResultError, encode_result
-from gowork.worker._core.follow_ups import FollowUp
-from gowork.worker._core.steering import Cancel, Fail, Snooze, Steering
+from gowork.worker._core.new_tasks import FollowUp
+from gowork.worker._core.steering import Cancel, Delay, Fail, Snooze, Steering
 from gowork.worker._runner import exceptions
 from gowork.worker._runner.completion import AttemptReport, Completion
 from gowork.worker._runner.endings import interrupted
@@ -32,6 +33,7 @@ _PRIORITIES = {
     "medium": tasks.TASK_PRIORITY_MEDIUM,
     "high": tasks.TASK_PRIORITY_HIGH,
 }
+_ON_LOST = {"again": tasks.ON_LOST_AGAIN, "fail": tasks.ON_LOST_FAIL}
 
 
 def completed(
@@ -129,9 +131,9 @@ def _attribute(error: BaseException, name: str) -> object:
         return None
 
 
-def unfit(rejected: session.Report) -> session.Report:
+def unfit(rejected: session.Report, *, not_started: bool) -> session.Report:
     """Reports that the payload does not fit here, but may fit the handler of another worker."""
-    report = interrupted(rejected.fence, rejected.id, rejected.failure.message)
+    report = interrupted(rejected.fence, rejected.id, rejected.failure.message, not_started=not_started)
     report.unfit = True
     return report
 
@@ -162,5 +164,21 @@ def _fill_follow_up(task: tasks.Task, follow_up: FollowUp) -> None:
     task.plugin_version = follow_up.plugin_version
     task.unique_key = follow_up.unique_key
     task.unique_for_ms = follow_up.unique_for_ms
+    task.expires_at_ms = follow_up.expires_at_ms
+    task.expires_in_ms = follow_up.expires_in_ms
+    task.concurrency_key = follow_up.concurrency_key
+    if follow_up.on_lost:
+        task.on_lost = _ON_LOST[follow_up.on_lost]
     if follow_up.max_attempts:
         task.retry.max_attempts = follow_up.max_attempts
+    if follow_up.retry is not None:
+        policy = follow_up.retry
+        task.retry.initial_delay_ms = _ms("initial_delay", policy.initial_delay)
+        task.retry.factor = policy.factor
+        task.retry.max_delay_ms = _ms("max_delay", policy.max_delay)
+        task.retry.jitter = policy.jitter
+        task.retry.no_retry.extend(policy.no_retry)
+
+
+def _ms(name: str, delay: Delay) -> int:
+    return duration_ms(f"retry.{name}", delay, limits.RETRY_DELAY_MS_MAX)

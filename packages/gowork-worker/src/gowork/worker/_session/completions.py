@@ -137,6 +137,7 @@ class Completions:
             request.ClearField("failure")
             return request
         request.outcome = outcome
+        request.not_started = report.not_started
         if report.HasField("retry_delay_ms"):
             request.retry_delay_ms = report.retry_delay_ms
         if report.HasField("failure"):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
@@ -40,6 +40,8 @@ _ANSWER_SECONDS = 1.0
 _ASK_AGAIN = 0.5
 #: Seconds that a leader has to refuse a call before it reads anything.
 _UNREAD_SECONDS = 1.0
+#: How many handlers a complaint names.
+_NAMED_MAX = 5
 #: Seconds that a leader has to end the stream after the goodbye.
 _GOODBYE_TIMEOUT = 2.0
 
@@ -60,8 +62,6 @@ class SessionStream:
         self._silence = asyncio.timeout(None)
         #: Whether another leader leads, while this one is silent.
         self._is_succeeded = False
-        #: Whether the leader heeds unique keys of follow-ups.
-        self._heeds_unique_keys = False
         #: Digests of descriptions that the leader asks for.
         self._asked: deque[str] = deque(maxlen=limits.HANDLERS_MAX)
         self._call: Any = session_pb2_grpc.SessionServiceStub(channel).Connect()
@@ -98,8 +98,20 @@ class SessionStream:
             raise SessionEnded(
                 "is older than this worker, and would give it tasks of all queues: upgrade the leader, or name none"
             )
+        if not first.welcome.heeds_on_lost and (names := self._failing_handlers()):
+            self._call.cancel()
+            raise SessionEnded(
+                f"is older than this worker, and would run lost tasks again: upgrade the leader, or take "
+                f'on_lost="fail" from the handlers {names}'
+            )
         answer: session.ConnectResponse = first
         return answer
+
+    def _failing_handlers(self) -> str:
+        """Returns the names of some handlers whose tasks must not run twice; empty: there are none."""
+        names = [note.name for note in self._supervisor.handlers.handlers if note.fails_if_lost]
+        more = f" and {len(names) - _NAMED_MAX} more" if len(names) > _NAMED_MAX else ""
+        return f"{', '.join(map(repr, names[:_NAMED_MAX]))}{more}"
 
     async def initial_metadata(self) -> Any:
         """Returns the metadata that came before the leader's first frame. Call it after `open`."""
@@ -119,7 +131,6 @@ class SessionStream:
             AioRpcError: when the stream breaks.
             SessionEnded: when the leader does not answer any more.
         """
-        self._heeds_unique_keys = first.welcome.heeds_unique_keys
         self._supervisor.start_session(first)
         self._asked.extend(first.describe)
         silent = False
@@ -189,8 +200,6 @@ class SessionStream:
                 wake.clear()
                 request = supervisor.take(_FRAME_BYTES_MAX)
                 if request is not None:
-                    if not self._heeds_unique_keys:
-                        _fail_unique(request.reports)
                     await self._call.write(request)
                 while self._asked:
                     # An empty frame would be a heartbeat.
@@ -264,24 +273,12 @@ async def _status(call: Any) -> grpc.aio.AioRpcError | None:
     )
 
 
-def _fail_unique(reports: Iterable[session.Report]) -> None:
-    """Fails the attempts that scheduled tasks with unique keys, because the leader would schedule them without."""
-    for report in reports:
-        for task in report.follow_ups:
-            if task.unique_key:
-                failed = session.Report(fence=report.fence, id=report.id, outcome=tasks.ATTEMPT_OUTCOME_FAILED)
-                failed.execution_us, failed.traceparent = report.execution_us, report.traceparent
-                failed.failure.kind = tasks.FAILURE_KIND_REJECTED
-                why = "has a unique key, and the leader is too old for these: upgrade the leader"
-                failed.failure.message = f"the follow-up {task.id!r} {why}"
-                report.CopyFrom(failed)
-                break
-
-
 def handler_info(note: HandlerNote, *, is_default: bool) -> session.HandlerInfo:
     """Returns the message that tells the leader of a handler."""
     info = session.HandlerInfo(name=note.name, is_default=is_default, form=note.form)
     info.plugin, info.plugin_version = note.plugin, note.plugin_version
+    if note.fails_if_lost:
+        info.on_lost = tasks.ON_LOST_FAIL
     info.description_digest = digest_of(note.description)
     if note.retry is not None:
         retry = note.retry

@@ -81,19 +81,26 @@ class Notes:
         return {**_fields_of(note.grant), **self._named(note.runner), **note.fields}
 
     def _fields_of_loss(self, note: NoteLoss) -> dict[str, object]:
+        task = tasks.Task.FromString(note.grant.task)
+        known = self._handler_of(task)
+        fails = known is not None and known.fails_if_lost
         return {
             **_fields_of(note.grant),
             **self._whom(note.runner),
             "reason": note.report.reason,
-            "next": next_step(note.grant, tasks.Task(), None, note.report),
+            "next": next_step(note.grant, task, None, note.report, fails_if_lost=fails),
         }
 
     def _note_failure(self, grant: session.Grant, report: session.Report) -> None:
         """Logs an attempt whose runner has ended before it could."""
         task = tasks.Task.FromString(grant.task)
+        known = self._handler_of(task)
         name = task.handler or self._handlers.default_handler
-        retry = next((note.retry for note in self._handlers.handlers if note.name == name), None)
-        self._failures.note(grant, task, name, retry, report)
+        self._failures.note(grant, task, name, None if known is None else known.retry, report)
+
+    def _handler_of(self, task: tasks.Task) -> messages.HandlerNote | None:
+        name = task.handler or self._handlers.default_handler
+        return next((note for note in self._handlers.handlers if note.name == name), None)
 
 
 def _fields_of(grant: session.Grant) -> dict[str, object]:

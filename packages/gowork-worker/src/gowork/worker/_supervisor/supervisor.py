@@ -282,7 +282,7 @@ class Supervisor:
             if due != self._due:
                 self._due = due
                 loop.call_at(due, self._come_due, due)
-        elif self.desk.frame.unacknowledged.unsent:
+        elif self.desk.frame.unacknowledged.unsent or self.desk.frame.checkpoints.unsent:
             self.wake.set()
         return frame
 

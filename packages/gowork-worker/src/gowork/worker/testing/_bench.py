@@ -273,7 +273,7 @@ class Bench:
             return
         held = HeldTask(self._plan.grant)
         held.stop_kind = kind
-        (report,) = settle_dead([held], {held.fence}, "", on_purpose=True)
+        (report,) = settle_dead([held], {held.fence}, "", on_purpose=True, ran_one_by_one=True)
         report.execution_us = round((self._clock.now - self._began) * 1e6)
         self._notes.was_killed = True
         self._over = True

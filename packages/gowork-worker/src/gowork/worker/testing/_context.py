@@ -37,6 +37,7 @@ class FakeContext(Context):
         worker: str = "test",
         state: object = None,
         clock: FakeClock | None = None,
+        checkpoint: object = None,
     ) -> None:
         """Args:
         id: the task's id.
@@ -50,6 +51,7 @@ class FakeContext(Context):
         worker: the worker's name.
         state: what `ctx.state` is: an object, or a mapping of its attributes. None: an object without attributes.
         clock: moved by `ctx.cancelled.wait`, which does not wait; None for one of its own.
+        checkpoint: what `ctx.last_checkpoint` is at first.
         """
         self.clock = clock or FakeClock()
         self._notes = Notes()
@@ -59,6 +61,8 @@ class FakeContext(Context):
         number = attempt if fence is None else fence
         super().__init__(place, self._note, id, attempt, number, handler, payload, data, queue, labels)
         self.cancelled = _UnwaitingToken(self.clock)
+        if checkpoint is not None:
+            self.checkpoint(checkpoint)
 
     @property
     def told(self) -> tuple[Progress, ...]:

@@ -40,9 +40,9 @@ class NotingAttempts(Attempts):
     def note(self, job: Job, report: session.Report) -> None:
         super().note(job, self._bench.reported(report))
 
-    def _failed(self, job: Job, error: BaseException) -> session.Report:
+    def _failed(self, job: Job, error: BaseException, *, not_started: bool) -> session.Report:
         self._bench.failed(error)
-        return super()._failed(job, error)
+        return super()._failed(job, error, not_started=not_started)
 
 
 class Token(CancelToken):

@@ -13,7 +13,7 @@ from gowork.proto import limits
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._core.context import Context
-from gowork.worker._core.follow_ups import FollowUp
+from gowork.worker._core.new_tasks import FollowUp
 from gowork.worker._runner import outcomes
 from gowork.worker._runner.exceptions import cut
 from gowork.worker._runner.job import Job
@@ -133,6 +133,11 @@ class Outcome:
             raise NotCompleted(f"the result is not {type_name(type)}: {error}") from error
 
     @property
+    def checkpoint(self) -> Any:
+        """What another attempt would find in `ctx.last_checkpoint`; None when there is nothing."""
+        return None if self.context is None else self.context.last_checkpoint
+
+    @property
     def will_retry(self) -> bool:
         """Whether the leader tries the task again because it failed."""
         return self.retry_delay is not None
@@ -160,7 +165,7 @@ class Notes:
 def outcome_of(job: Job, report: session.Report, notes: Notes) -> Outcome:
     """Makes the outcome of a report."""
     failed = report.HasField("failure")
-    retry = job.handler.options.retry
+    retry, fails = job.handler.options.retry, job.handler.options.fails_if_lost
     following = next_try(job.grant, job.task, retry, report) if failed else None
     snoozed = report.outcome == tasks.ATTEMPT_OUTCOME_SNOOZED
     completed = report.outcome == tasks.ATTEMPT_OUTCOME_COMPLETED
@@ -171,7 +176,7 @@ def outcome_of(job: Job, report: session.Report, notes: Notes) -> Outcome:
         error=notes.error,
         retry_delay=following.delay_ms / 1000 if following is not None else None,
         snooze_delay=report.retry_delay_ms / 1000 if snoozed else None,
-        next=next_step(job.grant, job.task, retry, report) if failed else "",
+        next=next_step(job.grant, job.task, retry, report, fails_if_lost=fails) if failed else "",
         progress=tuple(notes.progress),
         follow_ups=tuple(job.context.follow_ups) if completed and job.context is not None else (),
         logs=tuple(notes.logs),

@@ -11,6 +11,7 @@ from typing import Any, TypedDict, Unpack
 from gowork.proto import limits
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
+from gowork.worker._core import checkpoints
 from gowork.worker._core.bounds import duration_ms, utf8, whole
 from gowork.worker._core.codec import encode_payload
 from gowork.worker._core.context import Place
@@ -45,6 +46,8 @@ class RunOptions(TypedDict, total=False):
     time_limit: float | timedelta
     #: How often the task itself says that it is tried: the handler's policy.
     max_attempts: int
+    #: What the attempt before has given to `ctx.checkpoint`: nothing.
+    checkpoint: object
     #: What `ctx.state` has before lifespans are entered: an object, or a mapping of its attributes.
     state: object
     #: Lifespans that are entered before the handler runs, and left after it.
@@ -137,13 +140,16 @@ def plan_of(handler: Callable[..., Any] | str, payload: object, options: RunOpti
     if given is not None:
         place.state = SimpleNamespace(**given) if isinstance(given, Mapping) else given  # type: ignore[assignment]
     functions = (*options.get("lifespans", ()), *(() if isinstance(handler, str) else (handler,)))
+    grant = session.Grant(fence=fence, id=id, attempt=attempt)
+    if (handed_on := options.get("checkpoint")) is not None:
+        grant.checkpoint = checkpoints.written(handed_on, None)
     patience = options.get("patience", _PATIENCE)
     if not 0 < patience <= limits.DURATION_MS_MAX:
         raise ValueError(f"patience: {patience!r} is not a number of seconds above 0")
     return Plan(
         handler=handler,
         task=task,
-        grant=session.Grant(fence=fence, id=id, attempt=attempt),
+        grant=grant,
         selection=Selection(plugins=(), imports=tuple(options.get("imports", ()))),
         functions=functions,
         place=place,

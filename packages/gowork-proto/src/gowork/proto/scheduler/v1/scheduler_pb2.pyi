@@ -19,6 +19,36 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _OnLost:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OnLostEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OnLost.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ON_LOST_UNSPECIFIED: _OnLost.ValueType  # 0
+    ON_LOST_AGAIN: _OnLost.ValueType  # 1
+    """It runs again, and its handler may so run twice."""
+    ON_LOST_FAIL: _OnLost.ValueType  # 2
+    """It ends with ERROR, LOST, and nothing but RetryTask runs it again. A grant whose handler certainly never began goes back to the
+    queue all the same. What a handler reports itself is no loss: a failure is tried again as its retry policy says. After a restore of
+    a backup, tasks that were in it may have run since, and end with ERROR, LOST when they would be started.
+    """
+
+class OnLost(_OnLost, metaclass=_OnLostEnumTypeWrapper):
+    """OnLost says what becomes of a task when an attempt ends and nobody reports how: its worker has gone, its runner has crashed, or it was
+    interrupted while it ran.
+    """
+
+ON_LOST_UNSPECIFIED: OnLost.ValueType  # 0
+ON_LOST_AGAIN: OnLost.ValueType  # 1
+"""It runs again, and its handler may so run twice."""
+ON_LOST_FAIL: OnLost.ValueType  # 2
+"""It ends with ERROR, LOST, and nothing but RetryTask runs it again. A grant whose handler certainly never began goes back to the
+queue all the same. What a handler reports itself is no loss: a failure is tried again as its retry policy says. After a restore of
+a backup, tasks that were in it may have run since, and end with ERROR, LOST when they would be started.
+"""
+Global___OnLost: _TypeAlias = OnLost  # noqa: Y015
+
 class _PayloadForm:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -145,6 +175,8 @@ class _FailureKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FailureKi
     """The worker could not take it, for example because the payload does not fit the handler's type."""
     FAILURE_KIND_NO_RETRY: _FailureKind.ValueType  # 6
     """The handler said that another try is useless."""
+    FAILURE_KIND_LOST: _FailureKind.ValueType  # 7
+    """An attempt was lost, or may have run before a restore, and the task must not run twice: see OnLost."""
 
 class FailureKind(_FailureKind, metaclass=_FailureKindEnumTypeWrapper): ...
 
@@ -161,6 +193,8 @@ FAILURE_KIND_REJECTED: FailureKind.ValueType  # 5
 """The worker could not take it, for example because the payload does not fit the handler's type."""
 FAILURE_KIND_NO_RETRY: FailureKind.ValueType  # 6
 """The handler said that another try is useless."""
+FAILURE_KIND_LOST: FailureKind.ValueType  # 7
+"""An attempt was lost, or may have run before a restore, and the task must not run twice: see OnLost."""
 Global___FailureKind: _TypeAlias = FailureKind  # noqa: Y015
 
 class _TaskView:
@@ -290,7 +324,7 @@ Global___WaitCode: _TypeAlias = WaitCode  # noqa: Y015
 
 @_typing.final
 class Task(_message.Message):
-    """Task is one piece of work. The client that schedules it sets fields 1 to 19, 34, 60 and 61. The leader sets status and the fields
+    """Task is one piece of work. The client that schedules it sets fields 1 to 19, 34, 50, 60 and 61. The leader sets status and the fields
     from 20 to 33, 55 and 56, and ignores them on input.
     """
 
@@ -370,6 +404,7 @@ class Task(_message.Message):
     WAITING_REASON_FIELD_NUMBER: _builtins.int
     RESULT_IS_EMPTY_DATA_FIELD_NUMBER: _builtins.int
     PLUGIN_VERSION_FIELD_NUMBER: _builtins.int
+    ON_LOST_FIELD_NUMBER: _builtins.int
     CHANGED_AT_MS_FIELD_NUMBER: _builtins.int
     CHANGED_FIELDS_FIELD_NUMBER: _builtins.int
     UNIQUE_KEY_FIELD_NUMBER: _builtins.int
@@ -446,6 +481,8 @@ class Task(_message.Message):
     worker that tells no version, or one that can't be read, gets only tasks without a range. At most 128 bytes; empty means any
     version.
     """
+    on_lost: Global___OnLost.ValueType
+    """What becomes of the task when an attempt of it is lost. UNSPECIFIED means what its handler says, else AGAIN."""
     changed_at_ms: _builtins.int
     """Output only: when it was changed last since it was scheduled, in milliseconds since the Unix epoch; 0: never."""
     unique_key: _builtins.str
@@ -522,6 +559,7 @@ class Task(_message.Message):
         waiting_reason: _builtins.str = ...,
         result_is_empty_data: _builtins.bool = ...,
         plugin_version: _builtins.str = ...,
+        on_lost: Global___OnLost.ValueType = ...,
         changed_at_ms: _builtins.int = ...,
         changed_fields: _abc.Iterable[_builtins.str] | None = ...,
         unique_key: _builtins.str = ...,
@@ -529,7 +567,7 @@ class Task(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_status", b"_status", "failure", b"failure", "priority", b"priority", "progress", b"progress", "retry", b"retry", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_status", b"_status", "attempts", b"attempts", "attempts_used", b"attempts_used", "cancel_requested", b"cancel_requested", "changed_at_ms", b"changed_at_ms", "changed_fields", b"changed_fields", "concurrency_key", b"concurrency_key", "created_at_ms", b"created_at_ms", "data", b"data", "delay_ms", b"delay_ms", "expires_at_ms", b"expires_at_ms", "expires_in_ms", b"expires_in_ms", "failure", b"failure", "fence", b"fence", "finished_at_ms", b"finished_at_ms", "handler", b"handler", "id", b"id", "labels", b"labels", "payload", b"payload", "payload_form", b"payload_form", "plugin_version", b"plugin_version", "priority", b"priority", "progress", b"progress", "queue", b"queue", "result", b"result", "result_data", b"result_data", "result_is_empty_data", b"result_is_empty_data", "retry", b"retry", "run_at_ms", b"run_at_ms", "selector", b"selector", "started_at_ms", b"started_at_ms", "status", b"status", "time_limit_ms", b"time_limit_ms", "traceparent", b"traceparent", "tracestate", b"tracestate", "unique_for_ms", b"unique_for_ms", "unique_key", b"unique_key", "waiting_reason", b"waiting_reason", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_status", b"_status", "attempts", b"attempts", "attempts_used", b"attempts_used", "cancel_requested", b"cancel_requested", "changed_at_ms", b"changed_at_ms", "changed_fields", b"changed_fields", "concurrency_key", b"concurrency_key", "created_at_ms", b"created_at_ms", "data", b"data", "delay_ms", b"delay_ms", "expires_at_ms", b"expires_at_ms", "expires_in_ms", b"expires_in_ms", "failure", b"failure", "fence", b"fence", "finished_at_ms", b"finished_at_ms", "handler", b"handler", "id", b"id", "labels", b"labels", "on_lost", b"on_lost", "payload", b"payload", "payload_form", b"payload_form", "plugin_version", b"plugin_version", "priority", b"priority", "progress", b"progress", "queue", b"queue", "result", b"result", "result_data", b"result_data", "result_is_empty_data", b"result_is_empty_data", "retry", b"retry", "run_at_ms", b"run_at_ms", "selector", b"selector", "started_at_ms", b"started_at_ms", "status", b"status", "time_limit_ms", b"time_limit_ms", "traceparent", b"traceparent", "tracestate", b"tracestate", "unique_for_ms", b"unique_for_ms", "unique_key", b"unique_key", "waiting_reason", b"waiting_reason", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
     _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
@@ -994,6 +1032,7 @@ class TaskCompleteRequest(_message.Message):
     RETRY_DELAY_MS_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
     RETRY_FIELD_NUMBER: _builtins.int
+    NOT_STARTED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     error: _builtins.str
     """What went wrong; not set when the task was done. Set it with every outcome except COMPLETED. A leader that does not know the
@@ -1009,6 +1048,8 @@ class TaskCompleteRequest(_message.Message):
     """
     retry_delay_ms: _builtins.int
     """With FAILED and SNOOZED: when to run again, in milliseconds from now, in place of the retry policy's own delay."""
+    not_started: _builtins.bool
+    """With INTERRUPTED: the handler certainly never began. Without it a task with ON_LOST_FAIL ends here."""
     @_builtins.property
     def failure(self) -> Global___Failure:
         """With FAILED, TIMED_OUT and LOST: what went wrong in full, in place of error."""
@@ -1027,10 +1068,11 @@ class TaskCompleteRequest(_message.Message):
         retry_delay_ms: _builtins.int | None = ...,
         failure: Global___Failure | None = ...,
         retry: Global___RetryPolicy | None = ...,
+        not_started: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "_retry_delay_ms", b"_retry_delay_ms", "error", b"error", "failure", b"failure", "retry", b"retry", "retry_delay_ms", b"retry_delay_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "_retry_delay_ms", b"_retry_delay_ms", "error", b"error", "failure", b"failure", "fence", b"fence", "id", b"id", "outcome", b"outcome", "retry", b"retry", "retry_delay_ms", b"retry_delay_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "_retry_delay_ms", b"_retry_delay_ms", "error", b"error", "failure", b"failure", "fence", b"fence", "id", b"id", "not_started", b"not_started", "outcome", b"outcome", "retry", b"retry", "retry_delay_ms", b"retry_delay_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__error: _TypeAlias = _typing.Literal["error"]  # noqa: Y015
     _WhichOneofArgType__error: _TypeAlias = _typing.Literal["_error", b"_error"]  # noqa: Y015

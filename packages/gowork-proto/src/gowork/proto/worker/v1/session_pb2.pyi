@@ -220,6 +220,7 @@ class HandlerInfo(_message.Message):
     PLUGIN_FIELD_NUMBER: _builtins.int
     PLUGIN_VERSION_FIELD_NUMBER: _builtins.int
     DESCRIPTION_DIGEST_FIELD_NUMBER: _builtins.int
+    ON_LOST_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     is_default: _builtins.bool
     """The handler of tasks that name none."""
@@ -236,6 +237,10 @@ class HandlerInfo(_message.Message):
     """The digest of its description: the first 32 hex digits of the SHA-256 of the text. Empty when the worker does not describe it. The
     leader asks one worker for the text of a digest that it does not know, so that Hello stays small.
     """
+    on_lost: _scheduler_pb2.OnLost.ValueType
+    """For tasks that do not say it themselves. Only leaders that say so in Welcome heed it: at any other one, a worker that has such a
+    handler must end the session before it gives credit.
+    """
     @_builtins.property
     def retry(self) -> _scheduler_pb2.RetryPolicy:
         """For tasks without a policy of their own."""
@@ -250,10 +255,11 @@ class HandlerInfo(_message.Message):
         plugin: _builtins.str = ...,
         plugin_version: _builtins.str = ...,
         description_digest: _builtins.str = ...,
+        on_lost: _scheduler_pb2.OnLost.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["retry", b"retry"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description_digest", b"description_digest", "form", b"form", "is_default", b"is_default", "name", b"name", "plugin", b"plugin", "plugin_version", b"plugin_version", "retry", b"retry"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description_digest", b"description_digest", "form", b"form", "is_default", b"is_default", "name", b"name", "on_lost", b"on_lost", "plugin", b"plugin", "plugin_version", b"plugin_version", "retry", b"retry"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -331,6 +337,8 @@ class Report(_message.Message):
     TRACEPARENT_FIELD_NUMBER: _builtins.int
     RESULT_IS_EMPTY_DATA_FIELD_NUMBER: _builtins.int
     UNFIT_FIELD_NUMBER: _builtins.int
+    NOT_STARTED_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
     fence: _builtins.int
     """The fence of the grant; it names the attempt."""
     id: _builtins.str
@@ -353,6 +361,10 @@ class Report(_message.Message):
     """With INTERRUPTED, for a grant with in_other_forms: the payload does not fit this worker's form of the handler, or has fields that it
     does not know. The task goes to a worker with another form; the handler never began.
     """
+    not_started: _builtins.bool
+    """With INTERRUPTED: the handler certainly never began. Without it a task with ON_LOST_FAIL ends here."""
+    checkpoint: _builtins.bytes
+    """With any outcome but COMPLETED: the last checkpoint of the attempt, as in ProgressReport. Empty when it had none."""
     @_builtins.property
     def failure(self) -> _scheduler_pb2.Failure:
         """With FAILED, TIMED_OUT and LOST. Kinds REJECTED and NO_RETRY end the task, whatever attempts are left."""
@@ -361,7 +373,7 @@ class Report(_message.Message):
     def follow_ups(self) -> _containers.RepeatedCompositeFieldContainer[_scheduler_pb2.Task]:
         """With COMPLETED: tasks that are scheduled in the same commit, or not at all when the report is refused. At most 1,000. One
         that breaks a limit, or whose id another task has, turns the report into FAILED, REJECTED. One with delay_ms may carry run_at_ms
-        beside it, for leaders before 0.2.0; later ones go by delay_ms alone.
+        beside it, and one with expires_in_ms expires_at_ms, for leaders before 0.2.0; later ones go by the lengths of time alone.
         """
 
     def __init__(
@@ -380,10 +392,12 @@ class Report(_message.Message):
         traceparent: _builtins.str = ...,
         result_is_empty_data: _builtins.bool = ...,
         unfit: _builtins.bool = ...,
+        not_started: _builtins.bool = ...,
+        checkpoint: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_retry_delay_ms", b"_retry_delay_ms", "failure", b"failure", "retry_delay_ms", b"retry_delay_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retry_delay_ms", b"_retry_delay_ms", "execution_us", b"execution_us", "failure", b"failure", "fence", b"fence", "follow_ups", b"follow_ups", "id", b"id", "outcome", b"outcome", "reason", b"reason", "result", b"result", "result_data", b"result_data", "result_is_empty_data", b"result_is_empty_data", "retry_delay_ms", b"retry_delay_ms", "traceparent", b"traceparent", "unfit", b"unfit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retry_delay_ms", b"_retry_delay_ms", "checkpoint", b"checkpoint", "execution_us", b"execution_us", "failure", b"failure", "fence", b"fence", "follow_ups", b"follow_ups", "id", b"id", "not_started", b"not_started", "outcome", b"outcome", "reason", b"reason", "result", b"result", "result_data", b"result_data", "result_is_empty_data", b"result_is_empty_data", "retry_delay_ms", b"retry_delay_ms", "traceparent", b"traceparent", "unfit", b"unfit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__retry_delay_ms: _TypeAlias = _typing.Literal["retry_delay_ms"]  # noqa: Y015
     _WhichOneofArgType__retry_delay_ms: _TypeAlias = _typing.Literal["_retry_delay_ms", b"_retry_delay_ms"]  # noqa: Y015
@@ -459,10 +473,18 @@ class ProgressReport(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     FRACTION_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
+    IS_CHECKPOINT_ALONE_FIELD_NUMBER: _builtins.int
     fence: _builtins.int
     id: _builtins.str
     fraction: _builtins.float
     message: _builtins.str
+    checkpoint: _builtins.bytes
+    """What the next attempt of the task is to begin with, where Welcome says that the leader keeps it: at most 64 KiB, opaque to the leader.
+    It is kept with the task until the task ends. One that is longer, or whose fence is no longer valid, is dropped.
+    """
+    is_checkpoint_alone: _builtins.bool
+    """It is about a checkpoint alone: fraction and message say nothing."""
     def __init__(
         self,
         *,
@@ -470,10 +492,12 @@ class ProgressReport(_message.Message):
         id: _builtins.str = ...,
         fraction: _builtins.float = ...,
         message: _builtins.str = ...,
+        checkpoint: _builtins.bytes = ...,
+        is_checkpoint_alone: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fence", b"fence", "fraction", b"fraction", "id", b"id", "message", b"message"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "fence", b"fence", "fraction", b"fraction", "id", b"id", "is_checkpoint_alone", b"is_checkpoint_alone", "message", b"message"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -610,6 +634,8 @@ class Welcome(_message.Message):
     READS_COMPLETIONS_FIELD_NUMBER: _builtins.int
     HEEDS_QUEUES_FIELD_NUMBER: _builtins.int
     HEEDS_UNIQUE_KEYS_FIELD_NUMBER: _builtins.int
+    HEEDS_ON_LOST_FIELD_NUMBER: _builtins.int
+    KEEPS_CHECKPOINTS_FIELD_NUMBER: _builtins.int
     term: _builtins.int
     """The leader's term. Workers ignore sessions of a lower term than they have seen."""
     lease_ms: _builtins.int
@@ -624,6 +650,10 @@ class Welcome(_message.Message):
     """The leader heeds Hello.queues."""
     heeds_unique_keys: _builtins.bool
     """The leader heeds the unique_key of follow-ups. At any other one, a worker must fail an attempt that scheduled such a task."""
+    heeds_on_lost: _builtins.bool
+    """The leader heeds HandlerInfo.on_lost, and on_lost of follow-ups."""
+    keeps_checkpoints: _builtins.bool
+    """The leader keeps checkpoints."""
     def __init__(
         self,
         *,
@@ -634,10 +664,12 @@ class Welcome(_message.Message):
         reads_completions: _builtins.bool = ...,
         heeds_queues: _builtins.bool = ...,
         heeds_unique_keys: _builtins.bool = ...,
+        heeds_on_lost: _builtins.bool = ...,
+        keeps_checkpoints: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_ms", b"heartbeat_ms", "heeds_queues", b"heeds_queues", "heeds_unique_keys", b"heeds_unique_keys", "lease_ms", b"lease_ms", "reads_completions", b"reads_completions", "reconnect_grace_ms", b"reconnect_grace_ms", "term", b"term"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_ms", b"heartbeat_ms", "heeds_on_lost", b"heeds_on_lost", "heeds_queues", b"heeds_queues", "heeds_unique_keys", b"heeds_unique_keys", "keeps_checkpoints", b"keeps_checkpoints", "lease_ms", b"lease_ms", "reads_completions", b"reads_completions", "reconnect_grace_ms", b"reconnect_grace_ms", "term", b"term"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -657,6 +689,7 @@ class Grant(_message.Message):
     PREVIOUS_TRACEPARENT_FIELD_NUMBER: _builtins.int
     ATTEMPTS_USED_FIELD_NUMBER: _builtins.int
     IN_OTHER_FORMS_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
     fence: _builtins.int
     """Grows with every grant over the life of the store."""
     id: _builtins.str
@@ -676,6 +709,8 @@ class Grant(_message.Message):
     """Other workers have the handler in another form, and none of these has found the payload unfit yet: if it does not fit here, report
     it as unfit. Otherwise a payload that cannot be read is FAILED, REJECTED, and a field that is not known is dropped.
     """
+    checkpoint: _builtins.bytes
+    """The last checkpoint of the attempts before; empty when there is none. See ProgressReport."""
     def __init__(
         self,
         *,
@@ -687,10 +722,11 @@ class Grant(_message.Message):
         previous_traceparent: _builtins.str = ...,
         attempts_used: _builtins.int | None = ...,
         in_other_forms: _builtins.bool = ...,
+        checkpoint: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_attempts_used", b"_attempts_used", "attempts_used", b"attempts_used"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempts_used", b"_attempts_used", "alone", b"alone", "attempt", b"attempt", "attempts_used", b"attempts_used", "fence", b"fence", "id", b"id", "in_other_forms", b"in_other_forms", "previous_traceparent", b"previous_traceparent", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempts_used", b"_attempts_used", "alone", b"alone", "attempt", b"attempt", "attempts_used", b"attempts_used", "checkpoint", b"checkpoint", "fence", b"fence", "id", b"id", "in_other_forms", b"in_other_forms", "previous_traceparent", b"previous_traceparent", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__attempts_used: _TypeAlias = _typing.Literal["attempts_used"]  # noqa: Y015
     _WhichOneofArgType__attempts_used: _TypeAlias = _typing.Literal["_attempts_used", b"_attempts_used"]  # noqa: Y015
