@@ -71,6 +71,7 @@ def test_a_target_is_missed_by_the_median_the_99th_percentile_or_the_other_figur
 
 
 @pytest.mark.tool("etcd")
+@pytest.mark.longer
 async def test_nothing_is_lost_or_unexplained_while_leaders_and_etcd_fail(tmp_path: Path) -> None:
     result = await run(tmp_path, SEED, SHORT_DECKS["etcd"])
     assert result.found == []

@@ -63,6 +63,7 @@ def test_every_acknowledged_task_completes_once_and_every_run_is_explained(clust
     assert set(again) <= {AttemptOutcome.LOST, AttemptOutcome.INTERRUPTED}
 
 
+@pytest.mark.longer
 def test_a_leader_that_is_stopped_and_started_under_load_is_no_error_for_its_clients(cluster: Cluster) -> None:
     tasks = 20_000
     cluster.start_worker("w1", *OPTIONS)

@@ -62,4 +62,4 @@ class TracedCluster(Busy):
 SILENT = {Outcome.COMPLETED, Outcome.INTERRUPTED, Outcome.SNOOZED}
 
 TestTraces = TracedCluster.TestCase
-TestTraces.settings = settings(max_examples=250, stateful_step_count=40, deadline=None, derandomize=True, database=None)
+TestTraces.settings = settings(max_examples=120, stateful_step_count=40, deadline=None, derandomize=True, database=None)
