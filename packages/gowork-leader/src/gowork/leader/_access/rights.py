@@ -23,10 +23,16 @@ _SEES = {
     f"{_TASKS}{name}"
     for name in (
         "GetTasks", "GetTask", "ListTasks", "WaitTasks", "WaitTask", "WatchTasks", "Stats", "Activity", "ExplainTask",
-        "ListQueues",
+        "ListQueues", "GetSchedule", "ListSchedules",
     )
 } | {f"{_CLUSTER}ListHandlers"}  # fmt: skip
-_SCHEDULES = {f"{_TASKS}{name}" for name in ("ScheduleTask", "ScheduleTasks", "SubmitTasks", "CancelTask", "RetryTask")}
+_SCHEDULES = {
+    f"{_TASKS}{name}"
+    for name in (
+        "ScheduleTask", "ScheduleTasks", "SubmitTasks", "CancelTask", "RetryTask", "AddSchedule", "PauseSchedule",
+        "ResumeSchedule", "TriggerSchedule", "RemoveSchedule", "BackfillSchedule",
+    )
+}  # fmt: skip
 _WORKS = {
     "worker.v1.SessionService/Connect",
     *(f"{_CLUSTER}{name}" for name in ("Join", "Leave", "Heartbeat")),

@@ -429,6 +429,18 @@ def _queue_configured(state: State, change: ch.QueueConfigured) -> None:
     state.queues.configure(change.name, change.settings, change.mono, change.tokens)
 
 
+def _schedule_set(state: State, change: ch.ScheduleSet) -> None:
+    state.agenda.set(change.name, change.at_ms, change.awaited)
+
+
+def _schedule_gone(state: State, change: ch.ScheduleGone) -> None:
+    state.agenda.remove(change.name)
+
+
+def _schedule_ticked(state: State, change: ch.ScheduleTicked) -> None:
+    state.pending.tally.ticked.append(change)
+
+
 def _depart(state: State, member: Worker | Callback, liveness: Liveness, at_ms: int) -> None:
     gone = Departed(member, liveness, at_ms)
     state.departed.pop(gone.id, None)
@@ -475,4 +487,7 @@ _APPLIERS: dict[type, Callable[[State, Any], None]] = {
     ch.LeasesExtended: _leases_extended,
     ch.QueueServed: _queue_served,
     ch.QueueConfigured: _queue_configured,
+    ch.ScheduleSet: _schedule_set,
+    ch.ScheduleGone: _schedule_gone,
+    ch.ScheduleTicked: _schedule_ticked,
 }

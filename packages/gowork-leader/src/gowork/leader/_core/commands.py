@@ -16,6 +16,7 @@ from gowork.leader._core.model import (
     RetryPolicy,
     Spec,
 )
+from gowork.leader._core.schedules import Definition
 
 A_co = TypeVar("A_co", covariant=True)
 
@@ -31,6 +32,36 @@ class Purged(Struct, frozen=True, gc=False):
     """The answer to Purge."""
 
     tasks: int
+
+
+class ScheduleAdded(Struct, frozen=True, gc=False):
+    """The answer to AddSchedule. With neither, the same schedule was there already."""
+
+    created: bool
+    replaced: bool
+
+
+class ScheduleResumed(Struct, frozen=True, gc=False):
+    """The answer to ResumeSchedule."""
+
+    #: How many ticks came during the pause and stay skipped.
+    skipped: int
+
+
+class Triggered(Struct, frozen=True, gc=False):
+    """The answer to TriggerSchedule."""
+
+    id: str
+    existing: bool
+
+
+class Backfilled(Struct, frozen=True):
+    """The answer to BackfillSchedule."""
+
+    #: The tasks that were made.
+    ids: tuple[str, ...]
+    #: How many ticks had tasks already.
+    existing: int
 
 
 class Command(Struct, Generic[A_co], frozen=True):
@@ -302,6 +333,64 @@ class ConfigureQueue(Command[QueueSettings], frozen=True, gc=False):
     rate_burst: int | None = None
 
 
+class AddSchedule(Command[ScheduleAdded], frozen=True):
+    """Add a schedule, or replace the one of its name."""
+
+    name: str
+    definition: Definition
+    replace: bool = False
+    #: A new one begins paused, for this reason.
+    paused: bool = False
+    reason: str = ""
+    #: Who asks; empty: nobody asks who callers are.
+    caller: str = ""
+
+
+class PauseSchedule(Command[None], frozen=True, gc=False):
+    """Pause a schedule."""
+
+    name: str
+    reason: str = ""
+    caller: str = ""
+
+
+class ResumeSchedule(Command[ScheduleResumed], frozen=True, gc=False):
+    """End the pause of a schedule."""
+
+    name: str
+    #: Make the ticks of the pause that are within the catch-up window.
+    catch_up: bool = False
+
+
+class TriggerSchedule(Command[Triggered], frozen=True, gc=False):
+    """Make the task of a schedule now."""
+
+    name: str
+    #: Names the call.
+    request_id: str
+    #: Ids of its runs that were unfinished, which the decision looks up.
+    looked_up: tuple[str, ...] = ()
+    #: See Submit.
+    queue_pending_max: int | None = None
+
+
+class BackfillSchedule(Command[Backfilled], frozen=True):
+    """Make the tasks of past ticks."""
+
+    name: str
+    #: What the ticks were worked out from.
+    definition: Definition
+    ticks: tuple[int, ...]
+    #: See Submit.
+    queue_pending_max: int | None = None
+
+
+class RemoveSchedule(Command[None], frozen=True, gc=False):
+    """Remove a schedule."""
+
+    name: str
+
+
 class Dispatch(Command[None], frozen=True, gc=False):
     """Hand pending tasks to members that have room."""
 
@@ -330,6 +419,12 @@ AnyCommand = (
     | PauseQueue
     | ConfigureQueue
     | Dispatch
+    | AddSchedule
+    | PauseSchedule
+    | ResumeSchedule
+    | TriggerSchedule
+    | BackfillSchedule
+    | RemoveSchedule
 )
 
 
@@ -359,6 +454,12 @@ TOO_MANY_FINISHED = RefusalCode("RESOURCE_EXHAUSTED", "TOO_MANY_FINISHED")
 TOO_MANY_LANES = RefusalCode("RESOURCE_EXHAUSTED", "TOO_MANY_LANES")
 TOO_MANY_RANGES = RefusalCode("RESOURCE_EXHAUSTED", "TOO_MANY_RANGES")
 TOO_MANY_QUEUES = RefusalCode("RESOURCE_EXHAUSTED", "TOO_MANY_QUEUES")
+ID_RESERVED = RefusalCode("FAILED_PRECONDITION", "ID_RESERVED")
+SCHEDULE_UNKNOWN = RefusalCode("NOT_FOUND", "SCHEDULE_UNKNOWN")
+SCHEDULE_EXISTS = RefusalCode("ALREADY_EXISTS", "SCHEDULE_EXISTS")
+SCHEDULE_CHANGED = RefusalCode("ABORTED", "SCHEDULE_CHANGED")
+TOO_MANY_SCHEDULES = RefusalCode("RESOURCE_EXHAUSTED", "TOO_MANY_SCHEDULES")
+TOO_MANY_RUNS = RefusalCode("RESOURCE_EXHAUSTED", "TOO_MANY_RUNS")
 LEASE_EXPIRED = RefusalCode("UNAVAILABLE", "LEASE_EXPIRED")
 REPLACED = RefusalCode("ABORTED", "SESSION_REPLACED")
 
@@ -373,4 +474,4 @@ class Refused(Struct, frozen=True):
     violations: tuple[tuple[str, str], ...] = ()
 
 
-Answer = Submitted | Purged | Refused | QueueSettings | None
+Answer = Submitted | Purged | Refused | QueueSettings | ScheduleAdded | ScheduleResumed | Triggered | Backfilled | None

@@ -34,8 +34,9 @@ from gowork.leader._core.model import (
     Standing,
     Task,
 )
+from gowork.leader._core.schedules import is_reserved
 from gowork.leader._core.state import State, Worker
-from gowork.leader._core.tasks import new_tasks
+from gowork.leader._core.tasks import new_tasks, reserved_words
 from gowork.leader._core.traces import refused as trace_refused
 from gowork.leader._core.traces import settled as trace_settled
 from gowork.leader._core.traces import taken_back
@@ -242,6 +243,10 @@ def _take_reports(state: State, worker: Worker, frame: cmd.ReceiveFrame, now: No
         follow_ups: list[ch.TaskSubmitted] = []
         if report.follow_ups and report.outcome is Outcome.COMPLETED:
             follow_ups, taken_ids = new_tasks(state, report.follow_ups, scheduled, now)
+            names = state.agenda.names
+            if names:
+                ids = (spec.id for spec in report.follow_ups)
+                taken_ids += [(id, reserved_words(id)) for id in ids if is_reserved(names, id)]
             if taken_ids:
                 report = _rejected(report, taken_ids[0][1])
                 # `new_tasks` noted the new ones, but none of this report's follow-ups is scheduled.

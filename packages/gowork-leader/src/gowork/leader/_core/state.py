@@ -5,6 +5,7 @@ Only `apply` changes a State. All of it can be rebuilt from the store, except th
 
 from __future__ import annotations
 
+from gowork.leader._core.agenda import Agenda
 from gowork.leader._core.commands import OpenSession
 from gowork.leader._core.facts import Facts
 from gowork.leader._core.forms import Forms
@@ -301,6 +302,7 @@ class State:
     """Everything that `decide` may look at."""
 
     __slots__ = (
+        "agenda",
         "briefs",
         "callback_deadlines",
         "callback_leases",
@@ -380,6 +382,8 @@ class State:
         self.challenges: dict[str, tuple[OpenSession, float]] = {}
         #: {name or id: a member that has gone}, oldest first.
         self.departed: dict[str, Departed] = {}
+        #: When schedules are due.
+        self.agenda = Agenda()
         #: The facts, which outlive this leader as the tasks do.
         self.facts = Facts()
         #: What the current batch has brought about; see step.take.

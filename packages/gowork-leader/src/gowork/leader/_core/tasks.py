@@ -13,6 +13,7 @@ from gowork.leader._core import effects as ef
 from gowork.leader._core.decision import Decision
 from gowork.leader._core.model import Failure, FailureKind, Now, Spec, Standing, Status, Task
 from gowork.leader._core.ranges import RANGES_MAX, range_of
+from gowork.leader._core.schedules import is_reserved
 from gowork.leader._core.state import State
 
 #: How many wrong tasks an error names.
@@ -22,6 +23,16 @@ _VIOLATIONS_MAX = 20
 def submit(state: State, command: cmd.Submit, now: Now) -> Decision:
     """Adds all new tasks and leaves known ones alone. Refuses all if one differs from the stored task with its id."""
     decision = Decision()
+    names = state.agenda.names
+    if names:
+        reserved = [
+            (f"tasks[{place}].id", reserved_words(spec.id))
+            for place, spec in enumerate(command.specs)
+            if is_reserved(names, spec.id)
+        ]
+        if reserved:
+            message = f"{reserved[0][0]}: {reserved[0][1]}"
+            return _refused(command, cmd.Refused(cmd.ID_RESERVED, message, tuple(reserved[:_VIOLATIONS_MAX])))
     submitted, taken = new_tasks(state, command.specs, {}, now)
     if taken:
         message = f"{taken[0][0]}: {taken[0][1]}; use another id, or the same content to repeat a submit"
@@ -43,6 +54,11 @@ def submit(state: State, command: cmd.Submit, now: Now) -> Decision:
         decision.effects.append(ef.CountNotSubmitted(known, refused=False))
     decision.answer = cmd.Submitted(len(submitted), len(command.specs) - len(submitted))
     return decision
+
+
+def reserved_words(id: str) -> str:
+    """Returns what is wrong with an id that only a schedule may give."""
+    return f"{id!r} is for the tasks of schedule {id.partition('/')[0]!r}; use another id"
 
 
 def _refused(command: cmd.Submit, refusal: cmd.Refused) -> Decision:

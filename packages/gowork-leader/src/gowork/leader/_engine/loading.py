@@ -12,7 +12,9 @@ from gowork.leader._core import commands as cmd
 from gowork.leader._core.apply import adopt, take_in
 from gowork.leader._core.clock import ripe_ids
 from gowork.leader._core.model import LaneKey
+from gowork.leader._core.schedules import manual_id, tick_id
 from gowork.leader._core.state import State
+from gowork.leader._core.ticking import looked_at, plan
 from gowork.leader._core.timers import Timer, Timers
 from gowork.leader.store.codec import restore
 from gowork.leader.store.protocol import Store
@@ -94,6 +96,10 @@ class Loader:
                 purged.update(dict.fromkeys([id for id in command.ids if id not in known]))
             missing.update(dict.fromkeys([id for id in named(command) if id not in known]))
         missing.update(dict.fromkeys([id for id in ripe_ids(state, due_ms) if id not in known]))
+        agenda = state.agenda
+        if agenda.heap or agenda.plans:
+            agenda.plans = plan(state, due_ms)
+            missing.update(dict.fromkeys([id for id in looked_at(agenda.plans) if id not in known]))
         visiting: list[str] = []
         if missing:
             for record in await self._store.load(list(missing)):
@@ -119,6 +125,10 @@ def named(command: object) -> Sequence[str]:
             return [spec.id for spec in command.specs]
         case cmd.Cancel() | cmd.CompleteTask() | cmd.TellProgress() | cmd.RetryTask():
             return (command.id,)
+        case cmd.TriggerSchedule():
+            return (manual_id(command.name, command.request_id), *command.looked_up)
+        case cmd.BackfillSchedule():
+            return [tick_id(command.name, tick) for tick in command.ticks]
         case _:
             return ()
 

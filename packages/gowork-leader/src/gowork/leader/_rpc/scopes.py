@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 import grpc
 
 from gowork.leader._access.rights import CALLER, Identity
+from gowork.leader._core.kinds import SCHEDULES
 from gowork.leader._core.model import LaneKey
 from gowork.leader._core.state import State
 from gowork.leader._engine.loop import Engine
@@ -27,6 +28,14 @@ from gowork.proto.status import Refusal
 
 _TASKS = "scheduler.v1.SchedulerService/"
 _OF_ONE_TASK = ("CancelTask", "RetryTask", "GetTask", "WaitTask", "ExplainTask", "TaskComplete", "TaskProgress")
+_OF_ONE_SCHEDULE = (
+    "GetSchedule",
+    "PauseSchedule",
+    "ResumeSchedule",
+    "TriggerSchedule",
+    "RemoveSchedule",
+    "BackfillSchedule",
+)
 #: How many tasks are looked up at once; each may have 2 MB.
 _LOOK_TASKS = 16
 
@@ -51,6 +60,8 @@ class Scopes:
             f"{_TASKS}ListTasks": _check_filter,
             f"{_TASKS}WatchTasks": _check_watch,
             f"{_TASKS}PurgeTasks": self._check_purge,
+            f"{_TASKS}AddSchedule": self._check_added,
+            **{f"{_TASKS}{name}": self._check_schedule for name in _OF_ONE_SCHEDULE},
             **{f"{_TASKS}{name}": _check_queue for name in ("PauseQueue", "ResumeQueue", "ConfigureQueue")},
         }
 
@@ -120,6 +131,23 @@ class Scopes:
         else:
             await _check_filter(request, caller)
 
+    async def _check_added(self, request: pb.AddScheduleRequest, caller: Identity) -> None:
+        _check_lane(request.schedule.task, caller)
+        # One that it replaces must be the caller's, too.
+        await self._check_schedule(request.schedule, caller)
+
+    async def _check_schedule(self, request: Any, caller: Identity) -> None:
+        """Raises Refusal for a schedule whose tasks are not the caller's. Unknown names are the method's affair."""
+        name = request.name
+
+        def look(state: State) -> LaneKey | None:
+            schedule = state.facts.of(SCHEDULES).get(name)
+            return None if schedule is None else schedule.definition.template.lane
+
+        lane = await self._engine.read(look)
+        if lane is not None and not caller.may_lane(lane.queue, lane.handler):
+            raise _denied(caller, f"schedule {name!r}")
+
     async def _check_ids(self, ids: Iterable[str], caller: Identity) -> None:
         """Raises Refusal for a task that is not the caller's. Ids that no task has are the method's affair."""
         wanted = list(ids)
@@ -140,9 +168,13 @@ class Scopes:
 async def _check_new(request: Any, caller: Identity) -> None:
     tasks = [request.task] if isinstance(request, pb.ScheduleTaskRequest) else request.tasks
     for task in tasks:
-        queue = task.queue or DEFAULT_QUEUE
-        if not caller.may_lane(queue, task.handler):
-            raise _denied(caller, f"tasks of queue {queue!r} for handler {task.handler!r}")
+        _check_lane(task, caller)
+
+
+def _check_lane(task: pb.Task, caller: Identity) -> None:
+    queue = task.queue or DEFAULT_QUEUE
+    if not caller.may_lane(queue, task.handler):
+        raise _denied(caller, f"tasks of queue {queue!r} for handler {task.handler!r}")
 
 
 async def _check_filter(request: Any, caller: Identity) -> None:
