@@ -16,9 +16,11 @@ CONTRACT = Path(__file__).parents[2] / "packages/gowork-proto/contract/go-work.b
 SERVICES = ("scheduler.v1.SchedulerService", "cluster.v1.LeaderService")
 #: Fields that no client sends: the leader sets them, or workers report them.
 NOT_SENT = (
-    "scheduler.v1.Task.result", "scheduler.v1.Task.changed_", "scheduler.v1.Attempt.",
+    "scheduler.v1.Task.result",
+    "scheduler.v1.Task.changed_",
+    "scheduler.v1.Attempt.",
     "scheduler.v1.TaskCompleteRequest.",
-)  # fmt: skip
+)
 
 
 def pool_of(image: bytes) -> descriptor_pool.DescriptorPool:

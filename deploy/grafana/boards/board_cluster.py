@@ -255,7 +255,14 @@ def _leader() -> list[Panel]:
             "see GoworkRetentionPressure in the runbook.",
             "s",
             query(f"max(gowork_retention_oldest_seconds{{{JOB}}})", "oldest"),
-            span=24,
+        ),
+        lines(
+            "Unique keys that are taken",
+            "At the limit, tasks with further keys are refused. If it only grows, a `unique_for` is longer than "
+            "needed.",
+            "short",
+            query(f"max(gowork_unique_keys{{{JOB}}})", "keys"),
+            limit=1_000_000,
         ),
     ]
 

@@ -75,6 +75,31 @@ def test_all_that_holds_it_is_named_at_once():
     assert "gowork queues resume default" in reasons[WaitCode.QUEUE_PAUSED].advice
 
 
+def test_who_runs_with_the_key_is_named_except_tasks_of_other_handlers() -> None:
+    core = Core()
+    core.do(cmd.ConfigureQueue("default", key_concurrency_limit=8))
+    connection = core.connect(slots=20, handlers=("work", "other"))
+    core.submit(*[spec(f"t{number}", key="k") for number in range(6)], spec("elsewhere", key="k", queue="mail"))
+    core.submit(*[spec(f"o{number}", key="k", handler="other") for number in range(2)], spec("plain"))
+    core.dispatch()
+    core.submit(spec("waits", key="k"), spec("others", key="k", handler="other"), spec("else", key="l"))
+    (reason,) = explained(core, "waits").reasons
+    assert reason.message == (
+        "8 tasks of the concurrency key 'k' run and the limit of the queue 'default' for a key is 8: "
+        "'t0', 't1', 't2', 't3', 't4' and 3 more"
+    )
+    assert explained(core, "others").reasons[0].message.endswith(" is 8: 'o0', 'o1' and 6 more")
+    core.report(connection, "o0")
+    core.report(connection, "o1")
+    core.do(cmd.ConfigureQueue("default", key_concurrency_limit=6))
+    assert explained(core, "others").reasons[0].message.endswith(" is 6: 6 of other handlers")
+    core.do(cmd.ConfigureQueue("default", key_concurrency_limit=3))
+    core.report(connection, "t0")
+    for number in range(1, 3):
+        core.report(connection, f"t{number}")
+    assert explained(core, "waits").reasons[0].message.endswith(" is 3: 't3', 't4', 't5'")
+
+
 @pytest.mark.parametrize(
     ("outcome", "words"),
     [(Outcome.FAILED, "its last attempt failed;"), (Outcome.TIMED_OUT, "its last attempt ran out of time;")],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from leader_core import WALL_MS, Core, spec
 
@@ -16,7 +18,7 @@ HOUR_MS = 3_600_000
 FACT = FactKey("unique", "k")
 
 
-def unique(id: str, key: str = "k", *, for_ms: int = 0, **fields: int) -> Spec:
+def unique(id: str, key: str = "k", *, for_ms: int = 0, **fields: Any) -> Spec:
     return spec(id, unique=key, unique_for_ms=for_ms, **fields)
 
 
@@ -369,3 +371,17 @@ def test_the_index_of_kept_keys_does_not_grow_with_keys_that_were_freed(monkeypa
     assert core.state.kept_keys.next_ms() == WALL_MS + HOUR_MS
     core.pass_time(3600)
     assert not core.facts
+
+
+def test_kept_keys_of_tasks_with_the_same_id_become_free_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept_keys, "STALE_MAX", -6)
+    core, connection = started()
+    for key in ("k1", "k2", "k3", "k4"):
+        core.submit(unique("again", key, for_ms=HOUR_MS))
+        core.dispatch()
+        core.report(connection, "again")
+        core.do(cmd.Purge(["again"], finished_by_ms=core.wall_ms))
+    assert len(core.facts) == len(core.state.kept_keys) == 4
+    core.pass_time(3600)
+    assert not core.facts
+    assert not core.state.kept_keys

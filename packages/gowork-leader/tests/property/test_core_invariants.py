@@ -146,12 +146,20 @@ class Cluster(RuleBasedStateMachine):
     def cancel(self, id: str) -> None:
         self.core.do(cmd.Cancel(id))
 
-    @rule(id=IDS)
-    def retry(self, id: str) -> None:
+    @rule(id=IDS, otherwise=st.booleans())
+    def retry(self, id: str, otherwise: bool = False) -> None:
+        def other(before: Spec, created_ms: int, now_ms: int) -> tuple[Spec, tuple[str, ...]]:
+            handler = "work" if before.lane.handler == "other" else "other"
+            return replace(before, lane=before.lane._replace(handler=handler), body=before.body + b"?"), ("handler",)
+
         before = self.core.stored.get(id)
-        answer = self.core.do(cmd.RetryTask(id)).answer
+        answer = self.core.do(cmd.RetryTask(id, edit=other if otherwise else None)).answer
         if before is not None and before[2].status in (Status.ERROR, Status.CANCELLED) and answer is None:
-            assert self.core.status(id) is Status.PENDING
+            standing = self.core.standing(id)
+            assert standing.status is Status.PENDING
+            if otherwise:
+                assert standing.edit is not None
+                assert standing.edit.asked == self.first_asked.setdefault(id, digest_of(before[1].body))
         elif before is not None:
             assert self.core.stored[id] == before
 
@@ -460,7 +468,8 @@ class Cluster(RuleBasedStateMachine):
         ]
         assert sorted(unfinished) == sorted((key, fact.id) for key, fact in facts.items() if not fact.until_ms)
         assert all(fact.until_ms > self.core.wall_ms for fact in facts.values() if fact.until_ms)
-        assert len(self.core.state.kept_keys) <= sum(fact.until_ms > 0 for fact in facts.values())
+        kept = {key: fact.until_ms for key, fact in facts.items() if fact.until_ms}
+        assert self.core.state.kept_keys.keys == kept
 
     def teardown(self) -> None:
         """When faults stop, every task ends."""

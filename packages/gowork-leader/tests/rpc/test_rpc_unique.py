@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import grpc
 from leader_serving import PATIENCE, ServedLeader, refused
 from submission_stream import Stream
@@ -9,7 +11,7 @@ from submission_stream import Stream
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 
 
-def unique(id: str, key: str = "k", **fields: int) -> pb.Task:
+def unique(id: str, key: str = "k", **fields: Any) -> pb.Task:
     return pb.Task(id=id, handler="h", payload="{}", unique_key=key, **fields)
 
 

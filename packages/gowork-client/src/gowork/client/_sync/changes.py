@@ -75,8 +75,8 @@ class Changes(Operations):
     ) -> CancelledTasks:
         """Cancels all unfinished tasks that a filter selects, and returns how many.
 
-        Tasks that are scheduled after the call has begun are left alone. It may be repeated after an error: what was
-        cancelled before stays so.
+        Tasks that are scheduled, or changed, after the call has begun are left alone. It may be repeated after an
+        error: what was cancelled before stays so.
 
         Args:
             filter: as for tasks. Finished tasks are skipped. `status != COMPLETED` selects all unfinished ones.

@@ -78,7 +78,7 @@ def next_deadlines(state: State) -> tuple[float | None, int | None]:
     firsts += state.callback_deadlines.values()
     firsts += [until for _, until in state.challenges.values()]
     dues = [at for at in (state.delayed.next_ms(), state.expiring.next_ms()) if at is not None]
-    if state.kept_keys.ids and (at := state.kept_keys.next_ms()) is not None:
+    if state.kept_keys.keys and (at := state.kept_keys.next_ms()) is not None:
         dues.append(at)
     if state.agenda.heap and (at := state.agenda.next_ms()) is not None:
         dues.append(at)

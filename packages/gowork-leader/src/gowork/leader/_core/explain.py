@@ -12,7 +12,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from gowork.leader._core.forms import fits, open_forms
-from gowork.leader._core.holders import holders_of
+from gowork.leader._core.holders import holders_of, holders_of_key
 from gowork.leader._core.lanes import Lane
 from gowork.leader._core.model import (
     FailureKind,
@@ -92,7 +92,7 @@ def explain(state: State, task: Task, now: Now, *, verbose: bool = False) -> Exp
         reasons.append(_delay(task, now))
     queue = state.queues.get(key.queue)
     if queue is not None:
-        reasons += _limits(queue, key, now)
+        reasons += [_held_by_key(state, queue, key, reason) for reason in _limits(queue, key, now)]
     verdicts = _verdicts(state, key, standing.unfit, binary=task.spec.binary)
     members = _members_reason(key, [verdict.code for verdict in verdicts])
     if members is not None:
@@ -334,6 +334,14 @@ def _held_up(state: State, key: LaneKey, reason: Reason, now: Now) -> Reason:
         # for this one.
         advice += "; if the tasks that hold the slots wait for this one, nothing goes on: give it a worker of its own"
     return replace(reason, message=f"{reason.message}: {holders.told()}", advice=advice)
+
+
+def _held_by_key(state: State, queue: Queue, key: LaneKey, reason: Reason) -> Reason:
+    """Returns the reason with the tasks that run with its key, if it is the limit of a key."""
+    if reason.code is not WaitCode.KEY_LIMIT:
+        return reason
+    holders = holders_of_key(state, key, queue.keys.get(key.concurrency_key, 0))
+    return replace(reason, message=f"{reason.message}: {holders}")
 
 
 def _out_of_range(state: State, key: LaneKey, reason: Reason) -> Reason:

@@ -1,7 +1,8 @@
-"""Says in words which tasks hold the slots that another one waits for."""
+"""Says in words which tasks hold the slots, or the place of a concurrency key, that another one waits for."""
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
@@ -13,6 +14,8 @@ from gowork.leader._core.state import State
 #: How many held tasks are looked at, and how many handlers are named.
 HELD_LOOKED_AT_MAX = 10_000
 NAMED_MAX = 5
+#: How many tasks of a concurrency key are named.
+KEY_HOLDERS_NAMED_MAX = 5
 
 
 class Holders(Struct, frozen=True):
@@ -53,6 +56,32 @@ def holders_of(state: State, lane: LaneKey, now: Now) -> Holders | None:
     oldest_ms = min(task.standing.started_ms for task in looked_at)
     seconds = max(0, now.wall_ms - oldest_ms) / 1000
     return Holders(dict(counts.most_common()), seconds, slots, len(ids) > HELD_LOOKED_AT_MAX)
+
+
+def holders_of_key(state: State, lane: LaneKey, running: int) -> str:
+    """Returns which tasks of this lane's queue run with its concurrency key, as in "'a', 'b' and 2 more".
+
+    Tasks of other handlers are only counted, because who asks may be bound to the lane's handler.
+
+    Args:
+        state: the state.
+        lane: the lane of a task that waits.
+        running: how many tasks run with the key.
+    """
+    held = (id for worker in state.workers.values() for id in worker.held.values())
+    dialled = (member.held.id for member in state.callbacks.values() if member.held is not None)
+    looked_at = _known(state, itertools.islice(itertools.chain(held, dialled), HELD_LOOKED_AT_MAX))
+    what = (lane.queue, lane.concurrency_key, lane.handler)
+    found = (
+        repr(task.spec.id)
+        for task in looked_at
+        if (task.spec.lane.queue, task.spec.lane.concurrency_key, task.spec.lane.handler) == what
+    )
+    named = list(itertools.islice(found, KEY_HOLDERS_NAMED_MAX))
+    more = running - len(named)
+    if not named:
+        return f"{more} of other handlers"
+    return ", ".join(named) + (f" and {more} more" if more > 0 else "")
 
 
 def _known(state: State, ids: Iterable[str]) -> Iterator[Task]:

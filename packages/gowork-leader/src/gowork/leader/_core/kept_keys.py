@@ -18,34 +18,39 @@ STALE_MAX = 1_000
 class KeptKeys:
     """The keys that stay taken until a time."""
 
-    __slots__ = ("_timers", "ids")
+    __slots__ = ("_ids", "_timers", "keys")
 
     def __init__(self) -> None:
-        #: {id of the task that has the key: (until when, in wall-clock milliseconds, the key)}
-        self.ids: dict[str, tuple[int, str]] = {}
+        #: {key: until when, in wall-clock milliseconds}
+        self.keys: dict[str, int] = {}
+        #: {id of a task that has ended: the key that it has}. Ids are used again, so it may lack a task.
+        self._ids: dict[str, str] = {}
         #: All entries are in memory, so there is no horizon. An entry's text is the key.
         self._timers = Timers(sys.maxsize)
 
     def __len__(self) -> int:
         """How many keys there are."""
-        return len(self.ids)
+        return len(self.keys)
 
     def keep(self, key: str, id: str, until_ms: int) -> None:
         """Notes that a task that has ended has its key until a time."""
-        self.ids[id] = until_ms, key
+        self.keys[key] = until_ms
+        self._ids[id] = key
         self._timers.add((until_ms, 0, key))
-        if len(self._timers) > 2 * len(self.ids) + STALE_MAX:
+        if len(self._timers) > 2 * len(self.keys) + STALE_MAX:
             self._timers = Timers(sys.maxsize)
-            self._timers.take_in(((until, 0, kept) for until, kept in self.ids.values()), complete=True)
+            for kept, until in self.keys.items():
+                self._timers.add((until, 0, kept))
 
     def drop(self, key: str, id: str) -> None:
         """Notes that a task no longer has this key."""
+        self.keys.pop(key, None)
         if self.key_of(id) == key:
-            del self.ids[id]
+            del self._ids[id]
 
     def key_of(self, id: str) -> str:
         """Returns the key that a task has; empty if it has none."""
-        return self.ids.get(id, (0, ""))[1]
+        return self._ids.get(id, "")
 
     def next_ms(self) -> int | None:
         """Returns when the next key becomes free, in wall-clock milliseconds; None when none does."""

@@ -240,7 +240,7 @@ _TRACEPARENT_TAG = 15 << 3 | 2
 
 
 class Spec(Struct, frozen=True, gc=False):
-    """What a client asked for; it never changes."""
+    """What a client asked for. It never changes: a task that is changed gets another one."""
 
     id: str
     lane: LaneKey

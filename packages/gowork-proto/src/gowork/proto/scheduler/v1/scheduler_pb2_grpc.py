@@ -427,8 +427,8 @@ class SchedulerServiceServicer(object):
 
     def CancelTasks(self, request, context):
         """CancelTasks does what CancelTask does to the unfinished tasks that a filter selects, at most 1,000 in one call, the first that were
-        submitted first. Call it again with next_page_token until that is empty. A call may be repeated. Tasks that are submitted after the
-        first call are left alone.
+        submitted first. Call it again with next_page_token until that is empty. A call may be repeated. Tasks that are submitted, or
+        changed by UpdateTask, after the first call are left alone.
 
         INVALID_ARGUMENT for an empty filter, or one that does not parse.
         """

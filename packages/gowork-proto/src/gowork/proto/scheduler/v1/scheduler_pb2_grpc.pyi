@@ -149,8 +149,8 @@ class SchedulerServiceStub:
     """
     CancelTasks: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.CancelTasksRequest, _scheduler_pb2.CancelTasksResponse]
     """CancelTasks does what CancelTask does to the unfinished tasks that a filter selects, at most 1,000 in one call, the first that were
-    submitted first. Call it again with next_page_token until that is empty. A call may be repeated. Tasks that are submitted after the
-    first call are left alone.
+    submitted first. Call it again with next_page_token until that is empty. A call may be repeated. Tasks that are submitted, or
+    changed by UpdateTask, after the first call are left alone.
 
     INVALID_ARGUMENT for an empty filter, or one that does not parse.
     """
@@ -324,8 +324,8 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     """
     CancelTasks: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.CancelTasksRequest, _scheduler_pb2.CancelTasksResponse]  # type: ignore[assignment]
     """CancelTasks does what CancelTask does to the unfinished tasks that a filter selects, at most 1,000 in one call, the first that were
-    submitted first. Call it again with next_page_token until that is empty. A call may be repeated. Tasks that are submitted after the
-    first call are left alone.
+    submitted first. Call it again with next_page_token until that is empty. A call may be repeated. Tasks that are submitted, or
+    changed by UpdateTask, after the first call are left alone.
 
     INVALID_ARGUMENT for an empty filter, or one that does not parse.
     """
@@ -640,8 +640,8 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_scheduler_pb2.CancelTasksResponse, _abc.Awaitable[_scheduler_pb2.CancelTasksResponse]]:
         """CancelTasks does what CancelTask does to the unfinished tasks that a filter selects, at most 1,000 in one call, the first that were
-        submitted first. Call it again with next_page_token until that is empty. A call may be repeated. Tasks that are submitted after the
-        first call are left alone.
+        submitted first. Call it again with next_page_token until that is empty. A call may be repeated. Tasks that are submitted, or
+        changed by UpdateTask, after the first call are left alone.
 
         INVALID_ARGUMENT for an empty filter, or one that does not parse.
         """
