@@ -23,7 +23,7 @@ def shown(
     schedules: SchedulesView | None = None,
 ) -> dict[tuple[str, ...], float]:
     """The values of a metric by its label values, of a leader that sees these."""
-    look = Look(list(members), {}, list(queues), 1, 0, NOW_MS, schedules or SchedulesView())
+    look = Look(list(members), {}, list(queues), 1, 0, NOW_MS, schedules=schedules or SchedulesView())
     families = registry_of(Counts(), lambda: look).collect()
     (family,) = [family for family in families if family.name == name]
     return {tuple(sample.labels.values()): sample.value for sample in family.samples}
