@@ -108,6 +108,21 @@ def _queues() -> list[Panel]:
                 f"sum by (outcome) (rate(gowork_task_attempts_total{{{QUEUE_HERE}}}[$__rate_interval]))", "{{outcome}}"
             ),
         ),
+        lines(
+            "Ticks of schedules, by outcome",
+            "Skipped for an overlap: a run takes longer than the time between two ticks. See GoworkTicksMissed in the "
+            "runbook for those that were missed or refused.",
+            "ops",
+            query(f"sum by (outcome) (rate(gowork_schedule_ticks_total{{{JOB}}}[$__rate_interval]))", "{{outcome}}"),
+        ),
+        lines(
+            "Schedules",
+            "How many there are, and for how many seconds a tick has been due whose task is not made. See "
+            "GoworkTicksLate in the runbook.",
+            "short",
+            query(f"sum by (state) (gowork_schedules{{{JOB}}})", "{{state}}"),
+            query(f"max(gowork_schedule_lag_seconds{{{JOB}}})", "seconds late"),
+        ),
     ]
 
 

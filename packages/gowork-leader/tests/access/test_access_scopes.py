@@ -26,7 +26,7 @@ FREE = {
     f"{CLUSTER}Members",
     f"{CLUSTER}Leaders",
     f"{CLUSTER}ListHandlers",
-    *(f"{TASKS}{name}" for name in ("GetLeader", "Stats", "Activity", "ListQueues")),
+    *(f"{TASKS}{name}" for name in ("GetLeader", "Stats", "Activity", "ListQueues", "ListSchedules")),
 }
 #: What names tasks by their ids, or has tasks of its own. An empty request of these is refused for what it lacks.
 OF_TASKS = {
@@ -34,6 +34,13 @@ OF_TASKS = {
     for name in (
         "CancelTask", "RetryTask", "GetTask", "WaitTask", "WaitTasks", "ExplainTask", "TaskComplete", "TaskProgress",
         "ScheduleTasks", "SubmitTasks", "UpdateTask",
+    )
+}  # fmt: skip
+#: What names a schedule. An empty request of these is refused for what it lacks.
+OF_SCHEDULES = {
+    f"{TASKS}{name}"
+    for name in (
+        "GetSchedule", "PauseSchedule", "ResumeSchedule", "TriggerSchedule", "RemoveSchedule", "BackfillSchedule",
     )
 }  # fmt: skip
 SESSION = "worker.v1.SessionService/Connect"
@@ -64,7 +71,7 @@ async def test_who_is_bound_and_names_nothing_is_denied_what_concerns_all(
 ) -> None:
     caller = with_token(leader, name)
     roles = (Role.CLIENT, Role.ADMIN, *([Role.WORKER] if name == "h" else []))
-    for call in frozenset().union(*(CALLS[role] for role in roles)) - OF_TASKS - {SESSION}:
+    for call in frozenset().union(*(CALLS[role] for role in roles)) - OF_TASKS - OF_SCHEDULES - {SESSION}:
         code, said = await code_of(caller, call)
         assert (code is DENIED) is (call not in FREE), (call, said)
         assert "may not" in said or call in FREE, (call, said)
@@ -75,11 +82,11 @@ async def test_who_is_bound_and_names_nothing_is_denied_what_concerns_all(
 
 def test_every_call_is_one_of_these() -> None:
     """So that a new call is given thought to."""
-    assert ALL_CALLS.keys() >= FREE | OF_TASKS | ADMINISTERS | {SESSION}
-    rest = ALL_CALLS.keys() - FREE - OF_TASKS - ADMINISTERS - {SESSION}
+    assert ALL_CALLS.keys() >= FREE | OF_TASKS | OF_SCHEDULES | ADMINISTERS | {SESSION}
+    rest = ALL_CALLS.keys() - FREE - OF_TASKS - OF_SCHEDULES - ADMINISTERS - {SESSION}
     assert {call.partition("/")[2] for call in rest} == {
         "Join", "Leave", "Heartbeat", "CopyStore", "GetTasks", "ListTasks", "WatchTasks", "ScheduleTask",
-        "CancelTasks", "RetryTasks",
+        "CancelTasks", "RetryTasks", "AddSchedule",
     }  # fmt: skip
 
 
@@ -126,6 +133,69 @@ async def test_who_is_bound_to_handlers_changes_no_queue(leader: ServedLeader) -
     ):
         await out_of_bounds(getattr(with_token(leader, "h").scheduler, method)(request, timeout=PATIENCE))
         await getattr(with_token(leader, "q").scheduler, method)(request, timeout=PATIENCE)
+
+
+async def test_who_is_bound_has_the_schedules_of_its_tasks_alone(leader: ServedLeader) -> None:
+    free, own = with_token(leader, "free").scheduler, with_token(leader, "q").scheduler
+
+    def adding(name: str, queue: str, *, replace: bool = False) -> pb.AddScheduleRequest:
+        every, task = pb.EveryTimes(every_ms=3_600_000), pb.Task(handler="h", queue=queue)
+        return pb.AddScheduleRequest(schedule=pb.Schedule(name=name, every=every, task=task), replace=replace)
+
+    await free.AddSchedule(adding("other", "mail"), timeout=PATIENCE)
+    await own.AddSchedule(adding("mine", "web"), timeout=PATIENCE)
+    await out_of_bounds(own.AddSchedule(adding("new", "mail"), timeout=PATIENCE))
+    await out_of_bounds(own.AddSchedule(adding("new", ""), timeout=PATIENCE))
+    # Else it would take the place of somebody else's.
+    await out_of_bounds(own.AddSchedule(adding("other", "web", replace=True), timeout=PATIENCE))
+    for method, request in (
+        ("GetSchedule", pb.GetScheduleRequest()),
+        ("PauseSchedule", pb.PauseScheduleRequest()),
+        ("ResumeSchedule", pb.ResumeScheduleRequest()),
+        ("TriggerSchedule", pb.TriggerScheduleRequest()),
+        ("BackfillSchedule", pb.BackfillScheduleRequest(from_ms=1, until_ms=2)),
+        ("RemoveSchedule", pb.RemoveScheduleRequest()),
+    ):
+        request.name = "other"
+        await out_of_bounds(getattr(own, method)(request, timeout=PATIENCE))
+        request.name = "mine"
+        await getattr(own, method)(request, timeout=PATIENCE)
+    await own.AddSchedule(adding("mine", "web"), timeout=PATIENCE)
+    for caller, names in ((free, ["mine", "other"]), (own, ["mine"])):
+        found = await caller.ListSchedules(pb.ListSchedulesRequest(), timeout=PATIENCE)
+        assert [each.name for each in found.schedules] == names
+
+
+async def test_who_is_bound_is_not_told_which_task_of_others_has_the_key_of_a_schedule(leader: ServedLeader) -> None:
+    free, own = with_token(leader, "free").scheduler, with_token(leader, "q").scheduler
+    task = pb.Task(handler="h", queue="web", unique_key="theirs")
+    wanted = pb.Schedule(name="mine", every=pb.EveryTimes(every_ms=3_600_000), task=task)
+    await own.AddSchedule(pb.AddScheduleRequest(schedule=wanted), timeout=PATIENCE)
+    theirs = pb.Task(id="secret", handler="h", queue="mail", unique_key="theirs")
+    await free.ScheduleTask(pb.ScheduleTaskRequest(task=theirs), timeout=PATIENCE)
+    trigger = pb.TriggerScheduleRequest(name="mine")
+    for call in (
+        own.TriggerSchedule(trigger, timeout=PATIENCE),
+        own.BackfillSchedule(pb.BackfillScheduleRequest(name="mine", from_ms=0, until_ms=1), timeout=PATIENCE),
+    ):
+        refusal = await refused(call)
+        assert (refusal.code, refusal.reason) == (DENIED, "OUT_OF_BOUNDS")
+        assert "secret" not in refusal.message
+    assert (await free.TriggerSchedule(trigger, timeout=PATIENCE)).task_id == "secret"
+    await free.CancelTask(pb.CancelTaskRequest(id="secret"), timeout=PATIENCE)
+    assert not (await own.TriggerSchedule(trigger, timeout=PATIENCE)).existing
+
+
+async def test_who_pauses_a_schedule_is_told(leader: ServedLeader) -> None:
+    own = with_token(leader, "q").scheduler
+    task = pb.Task(handler="h", queue="web")
+    wanted = pb.Schedule(name="mine", every=pb.EveryTimes(every_ms=3_600_000), task=task, paused=True)
+    added = await own.AddSchedule(pb.AddScheduleRequest(schedule=wanted), timeout=PATIENCE)
+    assert added.schedule.paused_by == "q"
+    await own.ResumeSchedule(pb.ResumeScheduleRequest(name="mine"), timeout=PATIENCE)
+    await own.PauseSchedule(pb.PauseScheduleRequest(name="mine"), timeout=PATIENCE)
+    found = await own.GetSchedule(pb.GetScheduleRequest(name="mine"), timeout=PATIENCE)
+    assert found.schedule.paused_by == "q"
 
 
 async def test_a_filter_that_leaves_one_s_own_queue_out_shows_no_others(leader: ServedLeader) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from gowork.leader._app.metrics import LOST_SHOWN_MS, MEMBERS_MAX, Look, registry_of
 from gowork.leader._core.model import Liveness
-from gowork.leader._core.queries import MemberView, QueueDepth
+from gowork.leader._core.queries import MemberView, QueueDepth, SchedulesView
 from gowork.leader._engine.counts import OTHER, QUEUES_MAX, Counts
 
 NOW_MS = 10_000_000
@@ -17,10 +17,13 @@ def member(name: str, liveness: Liveness = Liveness.LIVE, seen_ms: int = NOW_MS)
 
 
 def shown(
-    name: str, members: Sequence[MemberView] = (), queues: Sequence[QueueDepth] = ()
+    name: str,
+    members: Sequence[MemberView] = (),
+    queues: Sequence[QueueDepth] = (),
+    schedules: SchedulesView | None = None,
 ) -> dict[tuple[str, ...], float]:
     """The values of a metric by its label values, of a leader that sees these."""
-    look = Look(list(members), {}, list(queues), 1, 0, NOW_MS)
+    look = Look(list(members), {}, list(queues), 1, 0, NOW_MS, schedules=schedules or SchedulesView())
     families = registry_of(Counts(), lambda: look).collect()
     (family,) = [family for family in families if family.name == name]
     return {tuple(sample.labels.values()): sample.value for sample in family.samples}
@@ -35,6 +38,12 @@ def test_a_lost_member_is_shown_for_a_while_and_one_that_left_not_at_all() -> No
         member("left", Liveness.LEFT),
     ]
     assert shown("gowork_member_up", members) == {("live",): 1, ("blocked",): 1, ("lost",): 0}
+
+
+def test_schedules_are_shown_with_how_late_they_are() -> None:
+    view = SchedulesView(3, 1, 2500)
+    assert shown("gowork_schedules", schedules=view) == {("active",): 3, ("paused",): 1}
+    assert shown("gowork_schedule_lag_seconds", schedules=view) == {(): 2.5}
 
 
 def test_of_members_beyond_the_limit_the_worst_is_shown() -> None:

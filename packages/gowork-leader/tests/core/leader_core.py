@@ -41,8 +41,10 @@ from gowork.leader._core.model import (
 )
 from gowork.leader._core.pending import Pending
 from gowork.leader._core.runs import apply_all
+from gowork.leader._core.schedules import Declared
 from gowork.leader._core.state import Settings, State
 from gowork.leader._core.step import take
+from gowork.leader._core.ticking import looked_at, plan
 from gowork.leader._core.timers import Timer, Timers
 from gowork.leader._engine.loading import holders_of_keys, named
 
@@ -135,7 +137,9 @@ class Core:
         """One batch of one command."""
         state = self.state
         self._page_in()
-        visiting = [id for id in (*named(command), *ripe_ids(state, self.wall_ms)) if id not in state.tasks]
+        state.agenda.plans = plan(state, self.wall_ms)
+        wanted = (*named(command), *ripe_ids(state, self.wall_ms), *looked_at(state, state.agenda.plans))
+        visiting = [id for id in wanted if id not in state.tasks]
         for id in visiting:
             if id in self.stored:
                 state.tasks[id] = Task(*self.stored[id])
@@ -247,7 +251,8 @@ class Core:
             self.do(cmd.Tick(self.wall_ms))
             trim(self.state, self.wall_ms)
             self._page_in()
-            if not ripe_ids(self.state, self.wall_ms):
+            next_ms = self.state.agenda.next_ms()
+            if not ripe_ids(self.state, self.wall_ms) and (next_ms is None or next_ms > self.wall_ms):
                 return
 
     def submit(self, *specs: Spec) -> cmd.Submitted | cmd.Refused:
@@ -272,6 +277,7 @@ class Core:
         plugin: Plugin | None = None,
         queues: tuple[str, ...] = (),
         on_lost: OnLost | None = None,
+        schedules: tuple[Declared, ...] = (),
     ) -> int:
         self._connections += 1
         connection = self._connections
@@ -292,6 +298,7 @@ class Core:
                 "peer",
                 ended,
                 frozenset(queues),
+                schedules,
             )
         )
         self.do(cmd.ReceiveFrame(connection, credit=slots if credit is None else credit))

@@ -111,7 +111,8 @@ def test_values_only_grow():
 
 def test_names_of_kinds_are_unlike_and_stay():
     # They are in stores.
-    assert [kind.name for kind in KINDS] == ["member", "drain", "owner", "worker-drain", "queue", "unique"]
+    names = ["member", "drain", "owner", "worker-drain", "queue", "schedule", "tick", "unique"]
+    assert [kind.name for kind in KINDS] == names
 
 
 def test_a_member_is_a_fact_from_its_join_until_it_has_left_or_is_lost():

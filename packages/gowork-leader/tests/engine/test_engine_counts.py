@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from gowork.leader._core.changes import ScheduleTicked
 from gowork.leader._core.model import LaneKey, Outcome, Priority, Spec, Status
+from gowork.leader._core.schedules import SkipReason
 from gowork.leader._core.tally import Tally
 from gowork.leader._engine.counts import DEFAULT_HANDLER, HANDLERS_MAX, IDLE_SECONDS, OTHER, QUEUES_MAX, Counts
 
@@ -56,6 +58,15 @@ def test_tasks_that_name_no_handler_are_those_of_the_default_one() -> None:
     counts = Counts()
     counts.applied(submitted(lane(handler="")))
     assert dict(counts.queues["q"].submitted) == {(DEFAULT_HANDLER, "accepted"): 1}
+
+
+def test_ticks_are_counted_by_what_became_of_them() -> None:
+    counts, tally = Counts(), Tally()
+    tally.ticked = [ScheduleTicked("s", None, 2), ScheduleTicked("s", SkipReason.MISSED, 7)]
+    counts.applied(tally)
+    assert (counts.ticks["made"], counts.ticks["skipped_missed"], counts.ticks["refused"]) == (2, 7, 0)
+    # All are shown before there are any.
+    assert len(counts.ticks) == len(SkipReason) + 1
 
 
 def test_ends_are_shown_before_there_are_any() -> None:

@@ -99,7 +99,7 @@ def test_changes_in_runs_come_to_what_they_come_to_one_by_one(monkeypatch: pytes
         monkeypatch.setattr(kind, name, counted)
     # The same histories each time, so that runs are sure to occur. They are slow, so a failing one is not made shorter.
     chosen = settings(
-        max_examples=30,
+        max_examples=40,
         stateful_step_count=30,
         deadline=None,
         derandomize=True,
@@ -108,7 +108,7 @@ def test_changes_in_runs_come_to_what_they_come_to_one_by_one(monkeypatch: pytes
     )
     run_state_machine_as_test(Runs, settings=chosen)
     assert len(lengths) == 4
-    assert min(lengths.values()) > 5
+    assert min(lengths.values()) > 5, lengths
 
 
 def grown(number: int) -> Core:

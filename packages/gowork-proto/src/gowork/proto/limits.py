@@ -105,3 +105,28 @@ QUEUE_WEIGHT_MAX = 1_000
 QUEUE_LIMIT_MAX = 1_000_000
 QUEUE_RATE_MIN = 0.001
 QUEUE_RATE_MAX = 1_000_000.0
+#: Most schedules, and most bytes of their tasks together.
+SCHEDULES_MAX = 10_000
+SCHEDULES_BYTES_MAX = 64 << 20
+#: Longest cron expression, in bytes.
+CRON_BYTES_MAX = 256
+#: Most single times of a schedule.
+SCHEDULE_TIMES_MAX = 1_000
+#: The bounds of the window in which missed ticks are made late, and its default, in milliseconds.
+CATCH_UP_MS_MIN = 10_000
+CATCH_UP_MS_DEFAULT = 3600 * 1000
+#: The longest time by which the tasks of a tick are spread, in milliseconds.
+JITTER_MS_MAX = 24 * 3600 * 1000
+#: How many runs of a schedule are kept, and how many next ticks are answered.
+SCHEDULE_RUNS_KEPT = 10
+SCHEDULE_NEXT_MAX = 10
+#: How many tasks of a schedule may be unfinished, where its overlap policy looks at them.
+SCHEDULE_UNFINISHED_MAX = 100
+#: Most ticks that one call of BackfillSchedule makes.
+BACKFILL_TICKS_MAX = 1_000
+#: Longest id of a call of TriggerSchedule, and reason of a pause, in bytes.
+REQUEST_ID_BYTES_MAX = 64
+PAUSE_REASON_BYTES_MAX = 1024
+#: Most schedules that a handler declares, and that a worker does.
+HANDLER_SCHEDULES_MAX = 16
+WORKER_SCHEDULES_MAX = 1_000

@@ -23,14 +23,15 @@ _SEES = {
     f"{_TASKS}{name}"
     for name in (
         "GetTasks", "GetTask", "ListTasks", "WaitTasks", "WaitTask", "WatchTasks", "Stats", "Activity", "ExplainTask",
-        "ListQueues",
+        "ListQueues", "GetSchedule", "ListSchedules",
     )
 } | {f"{_CLUSTER}ListHandlers"}  # fmt: skip
 _SCHEDULES = {
     f"{_TASKS}{name}"
     for name in (
         "ScheduleTask", "ScheduleTasks", "SubmitTasks", "CancelTask", "RetryTask", "CancelTasks", "RetryTasks",
-        "UpdateTask",
+        "UpdateTask", "AddSchedule", "PauseSchedule", "ResumeSchedule", "TriggerSchedule", "RemoveSchedule",
+        "BackfillSchedule",
     )
 }  # fmt: skip
 _WORKS = {

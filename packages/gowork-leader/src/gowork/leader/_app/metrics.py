@@ -19,7 +19,7 @@ from gowork.base.metric_families import of_certificates, rows_of
 from gowork.base.tls import Tls
 from gowork.leader._access.access import Access
 from gowork.leader._core.model import Liveness
-from gowork.leader._core.queries import MemberView, QueueDepth
+from gowork.leader._core.queries import MemberView, QueueDepth, SchedulesView
 from gowork.leader._engine.counts import OTHER, QUEUES_MAX, Counts, QueueCounts
 
 _T = TypeVar("_T")
@@ -43,6 +43,7 @@ class Look(Struct, frozen=True):
     now_ms: int
     #: How many unique keys are taken.
     unique_keys: int = 0
+    schedules: SchedulesView = SchedulesView()
 
 
 class LogLook(Struct, frozen=True):
@@ -206,6 +207,12 @@ def _of_state(seen: Look) -> Iterator[Metric]:
     for labels, number in sorted(rows.items()):
         waiting.add_metric(labels, number)
     yield waiting
+    schedules = GaugeMetricFamily("gowork_schedules", "Schedules by their state.", labels=["state"])
+    schedules.add_metric(["active"], seen.schedules.active)
+    schedules.add_metric(["paused"], seen.schedules.paused)
+    yield schedules
+    lag_ms = seen.schedules.lag_ms
+    yield _gauge("schedule_lag_seconds", "How long the tick that has been due for longest has waited.", lag_ms / 1000)
     age_ms = seen.now_ms - seen.oldest_finished_ms if seen.oldest_finished_ms else 0
     yield _gauge("unique_keys", "Unique keys of tasks that are taken.", seen.unique_keys)
     yield _gauge("retention_oldest_seconds", "How long ago the oldest finished task in the store ended.", age_ms / 1000)
@@ -273,6 +280,12 @@ def _of_counts(counts: Counts) -> Iterator[Metric]:
     yield _counter(
         "stale_reports", "Reports that were refused because their sender no longer held the task.", counts.stale_reports
     )
+    ticks = CounterMetricFamily(
+        "gowork_schedule_ticks", "Ticks of schedules by what became of them.", labels=["outcome"]
+    )
+    for outcome, number in counts.ticks.items():
+        ticks.add_metric([outcome], number)
+    yield ticks
     heartbeats = CounterMetricFamily(
         "gowork_worker_heartbeats", "Heartbeats, and other frames that renew a lease.", labels=["result"]
     )

@@ -18,7 +18,7 @@ from gowork.leader._core.effects import TraceSettling
 from gowork.leader._core.explain import waiting_by_reason
 from gowork.leader._core.kinds import UNIQUE_KEYS
 from gowork.leader._core.model import Now
-from gowork.leader._core.queries import members, queue_depths
+from gowork.leader._core.queries import members, queue_depths, schedules
 from gowork.leader._core.state import Settings, State
 from gowork.leader._engine.ages import Ages
 from gowork.leader._engine.backlog_log import BacklogLog
@@ -37,6 +37,7 @@ from gowork.leader._rpc.lookups import Lookups
 from gowork.leader._rpc.membership import Membership
 from gowork.leader._rpc.queues import QueueControl
 from gowork.leader._rpc.routing import EffectRouter
+from gowork.leader._rpc.schedules import Schedules
 from gowork.leader._rpc.scheduling import Scheduling
 from gowork.leader._rpc.scopes import Scopes
 from gowork.leader._rpc.selecting import Selecting
@@ -110,6 +111,7 @@ class Term:
                     Lookups(engine, store, explaining, __version__, own.name),
                     explaining,
                     QueueControl(engine),
+                    Schedules(engine, store),
                     Following(engine, store),
                     Keeping(engine, store),
                     Selecting(engine, store),
@@ -208,6 +210,7 @@ class Term:
                 self._retention.oldest_ms,
                 now.wall_ms,
                 len(state.facts.of(UNIQUE_KEYS)),
+                schedules(state, now.wall_ms),
             )
 
         return await self._engine.read(look)

@@ -336,6 +336,10 @@ def _session_opened(state: State, change: ch.SessionOpened) -> None:
     state.forms.add(worker)
     worker.queues = hello.queues
     state.reserved.add(worker)
+    if worker.schedules or hello.schedules:
+        state.agenda.undeclare(worker.instance, worker.schedules, change.at_ms)
+        worker.schedules = hello.schedules
+        state.agenda.declare(worker.instance, worker.schedules)
     worker.labels = hello.labels
     worker.version = hello.version
     worker.plugin_errors = hello.plugin_errors
@@ -376,6 +380,8 @@ def _worker_gone(state: State, change: ch.WorkerGone) -> None:
     worker = state.workers.pop(change.instance)
     state.forms.remove(worker)
     state.reserved.remove(worker)
+    if worker.schedules:
+        state.agenda.undeclare(worker.instance, worker.schedules, change.at_ms)
     state.pending.tally.gone.append((worker.name, change.liveness))
     _disconnect(state, worker)
     state.leases.pop(change.instance, None)
@@ -494,6 +500,18 @@ def _queue_configured(state: State, change: ch.QueueConfigured) -> None:
     state.queues.configure(change.name, change.settings, change.mono, change.tokens)
 
 
+def _schedule_set(state: State, change: ch.ScheduleSet) -> None:
+    state.agenda.set(change.name, change.at_ms, change.awaited)
+
+
+def _schedule_gone(state: State, change: ch.ScheduleGone) -> None:
+    state.agenda.remove(change.name)
+
+
+def _schedule_ticked(state: State, change: ch.ScheduleTicked) -> None:
+    state.pending.tally.ticked.append(change)
+
+
 def _depart(state: State, member: Worker | Callback, liveness: Liveness, at_ms: int) -> None:
     gone = Departed(member, liveness, at_ms)
     state.departed.pop(gone.id, None)
@@ -545,4 +563,7 @@ _APPLIERS: dict[type, Callable[[State, Any], None]] = {
     ch.LeasesExtended: _leases_extended,
     ch.QueueServed: _queue_served,
     ch.QueueConfigured: _queue_configured,
+    ch.ScheduleSet: _schedule_set,
+    ch.ScheduleGone: _schedule_gone,
+    ch.ScheduleTicked: _schedule_ticked,
 }

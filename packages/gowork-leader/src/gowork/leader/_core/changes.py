@@ -9,6 +9,7 @@ from msgspec import Struct
 from gowork.leader._core.commands import OpenSession
 from gowork.leader._core.facts import Kind
 from gowork.leader._core.model import HeartbeatStatus, Liveness, Progress, QueueSettings, Spec, Standing, Status
+from gowork.leader._core.schedules import SkipReason
 
 
 class TaskSubmitted(Struct, frozen=True, gc=False):
@@ -268,6 +269,33 @@ class QueueConfigured(Struct, frozen=True, gc=False):
     mono: float
 
 
+class ScheduleSet(Struct, frozen=True, gc=False):
+    """A schedule is looked at next at `at_ms`, or never, or when one of the tasks has finished that it waits for."""
+
+    name: str
+    at_ms: int | None
+    awaited: tuple[str, ...] = ()
+
+
+class ScheduleGone(Struct, frozen=True, gc=False):
+    """A schedule is removed. FactRemoved comes with this."""
+
+    name: str
+
+
+class ScheduleTicked(Struct, frozen=True, gc=False):
+    """Ticks of a schedule have come to an end. A FactPut comes with this."""
+
+    name: str
+    #: Why they had no tasks made; None: they had.
+    reason: SkipReason | None
+    ticks: int
+    #: How long after the tick its task was made, in milliseconds.
+    late_ms: int = 0
+    #: With REFUSED: why.
+    why: str = ""
+
+
 class LeasesExtended(Struct, frozen=True, gc=False):
     """All leases and graces are longer by `seconds`, and none ends before `until_mono`."""
 
@@ -309,4 +337,7 @@ Change = (
     | LeasesExtended
     | QueueServed
     | QueueConfigured
+    | ScheduleSet
+    | ScheduleGone
+    | ScheduleTicked
 )

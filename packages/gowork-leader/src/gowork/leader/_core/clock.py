@@ -13,6 +13,7 @@ from gowork.leader._core.model import TIMER, Liveness, Now, Outcome, Status
 from gowork.leader._core.sessions import lose_tasks, take_over
 from gowork.leader._core.state import State, Worker
 from gowork.leader._core.tasks import due, expired
+from gowork.leader._core.ticking import tick_schedules
 
 #: How many delayed tasks one tick makes ready, how many tasks it ends as expired, and how many unique keys it frees.
 DUE_TASKS_MAX = 10_000
@@ -50,6 +51,8 @@ def tick(state: State, command: cmd.Tick, now: Now) -> Decision:
             take_over(state, hello, now, decision, [*silent, *away])
     _due(state, command.due_ms, now, decision)
     decision.changes.extend(unique.ripe(state, command.due_ms, DUE_TASKS_MAX))
+    if state.agenda.plans:
+        tick_schedules(state, now, decision)
     return decision
 
 
@@ -76,6 +79,8 @@ def next_deadlines(state: State) -> tuple[float | None, int | None]:
     firsts += [until for _, until in state.challenges.values()]
     dues = [at for at in (state.delayed.next_ms(), state.expiring.next_ms()) if at is not None]
     if state.kept_keys.keys and (at := state.kept_keys.next_ms()) is not None:
+        dues.append(at)
+    if state.agenda.heap and (at := state.agenda.next_ms()) is not None:
         dues.append(at)
     return min(firsts, default=None), min(dues, default=None)
 

@@ -17,6 +17,7 @@ from gowork.leader._core.model import (
     Spec,
     Standing,
 )
+from gowork.leader._core.schedules import Declared, Definition
 
 A_co = TypeVar("A_co", covariant=True)
 
@@ -52,6 +53,36 @@ class Retried(Struct, frozen=True, gc=False):
     left: int
     #: The seq of the last task that was looked at: there was no room for more, or it is the last one.
     last_seq: int
+
+
+class ScheduleAdded(Struct, frozen=True, gc=False):
+    """The answer to AddSchedule. With neither, the same schedule was there already."""
+
+    created: bool
+    replaced: bool
+
+
+class ScheduleResumed(Struct, frozen=True, gc=False):
+    """The answer to ResumeSchedule."""
+
+    #: How many ticks came during the pause and stay skipped.
+    skipped: int
+
+
+class Triggered(Struct, frozen=True, gc=False):
+    """The answer to TriggerSchedule."""
+
+    id: str
+    existing: bool
+
+
+class Backfilled(Struct, frozen=True):
+    """The answer to BackfillSchedule."""
+
+    #: The tasks that were made.
+    ids: tuple[str, ...]
+    #: How many ticks had tasks already.
+    existing: int
 
 
 class Command(Struct, Generic[A_co], frozen=True):
@@ -126,6 +157,8 @@ class OpenSession(Command[None], frozen=True):
     ended_instances: tuple[str, ...] = ()
     #: The queues whose tasks it takes; empty: those of all.
     queues: frozenset[str] = frozenset()
+    #: The schedules that its handlers declare, each name once.
+    schedules: tuple[Declared, ...] = ()
 
 
 class Report(Struct, frozen=True, gc=False):
@@ -384,6 +417,64 @@ class ConfigureQueue(Command[QueueSettings], frozen=True, gc=False):
     rate_burst: int | None = None
 
 
+class AddSchedule(Command[ScheduleAdded], frozen=True):
+    """Add a schedule, or replace the one of its name."""
+
+    name: str
+    definition: Definition
+    replace: bool = False
+    #: A new one begins paused, for this reason.
+    paused: bool = False
+    reason: str = ""
+    #: Who asks; empty: nobody asks who callers are.
+    caller: str = ""
+
+
+class PauseSchedule(Command[None], frozen=True, gc=False):
+    """Pause a schedule."""
+
+    name: str
+    reason: str = ""
+    caller: str = ""
+
+
+class ResumeSchedule(Command[ScheduleResumed], frozen=True, gc=False):
+    """End the pause of a schedule."""
+
+    name: str
+    #: Make the ticks of the pause that are within the catch-up window.
+    catch_up: bool = False
+
+
+class TriggerSchedule(Command[Triggered], frozen=True, gc=False):
+    """Make the task of a schedule now."""
+
+    name: str
+    #: Names the call.
+    request_id: str
+    #: Ids of its runs that were unfinished, which the decision looks up.
+    looked_up: tuple[str, ...] = ()
+    #: See Submit.
+    queue_pending_max: int | None = None
+
+
+class BackfillSchedule(Command[Backfilled], frozen=True):
+    """Make the tasks of past ticks."""
+
+    name: str
+    #: What the ticks were worked out from.
+    definition: Definition
+    ticks: tuple[int, ...]
+    #: See Submit.
+    queue_pending_max: int | None = None
+
+
+class RemoveSchedule(Command[None], frozen=True, gc=False):
+    """Remove a schedule."""
+
+    name: str
+
+
 class Dispatch(Command[None], frozen=True, gc=False):
     """Hand pending tasks to members that have room."""
 
@@ -415,6 +506,12 @@ AnyCommand = (
     | PauseQueue
     | ConfigureQueue
     | Dispatch
+    | AddSchedule
+    | PauseSchedule
+    | ResumeSchedule
+    | TriggerSchedule
+    | BackfillSchedule
+    | RemoveSchedule
 )
 
 
@@ -447,6 +544,12 @@ TOO_MANY_LANES = RefusalCode("RESOURCE_EXHAUSTED", "TOO_MANY_LANES")
 TOO_MANY_RANGES = RefusalCode("RESOURCE_EXHAUSTED", "TOO_MANY_RANGES")
 TOO_MANY_KEYS = RefusalCode("RESOURCE_EXHAUSTED", "TOO_MANY_KEYS")
 TOO_MANY_QUEUES = RefusalCode("RESOURCE_EXHAUSTED", "TOO_MANY_QUEUES")
+ID_RESERVED = RefusalCode("FAILED_PRECONDITION", "ID_RESERVED")
+SCHEDULE_UNKNOWN = RefusalCode("NOT_FOUND", "SCHEDULE_UNKNOWN")
+SCHEDULE_EXISTS = RefusalCode("ALREADY_EXISTS", "SCHEDULE_EXISTS")
+SCHEDULE_CHANGED = RefusalCode("ABORTED", "SCHEDULE_CHANGED")
+TOO_MANY_SCHEDULES = RefusalCode("RESOURCE_EXHAUSTED", "TOO_MANY_SCHEDULES")
+TOO_MANY_RUNS = RefusalCode("RESOURCE_EXHAUSTED", "TOO_MANY_RUNS")
 LEASE_EXPIRED = RefusalCode("UNAVAILABLE", "LEASE_EXPIRED")
 REPLACED = RefusalCode("ABORTED", "SESSION_REPLACED")
 
@@ -461,4 +564,16 @@ class Refused(Struct, frozen=True):
     violations: tuple[tuple[str, str], ...] = ()
 
 
-Answer = Submitted | Purged | Cancelled | Retried | Refused | QueueSettings | None
+Answer = (
+    Submitted
+    | Purged
+    | Cancelled
+    | Retried
+    | Refused
+    | QueueSettings
+    | ScheduleAdded
+    | ScheduleResumed
+    | Triggered
+    | Backfilled
+    | None
+)

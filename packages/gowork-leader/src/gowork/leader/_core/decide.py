@@ -26,6 +26,14 @@ from gowork.leader._core.edits import update_task
 from gowork.leader._core.model import Now
 from gowork.leader._core.queue_settings import configure_queue, pause_queue
 from gowork.leader._core.retention import purge, retry_task, retry_tasks
+from gowork.leader._core.schedule_control import (
+    add_schedule,
+    backfill_schedule,
+    pause_schedule,
+    remove_schedule,
+    resume_schedule,
+    trigger_schedule,
+)
 from gowork.leader._core.sessions import close_session, open_session, receive_frame
 from gowork.leader._core.state import State
 from gowork.leader._core.tasks import cancel, cancel_tasks, submit
@@ -80,6 +88,18 @@ def decide(state: State, command: cmd.AnyCommand, now: Now) -> Decision:
             return pause_queue(state, command, now)
         case cmd.ConfigureQueue():
             return configure_queue(state, command, now)
+        case cmd.AddSchedule():
+            return add_schedule(state, command, now)
+        case cmd.PauseSchedule():
+            return pause_schedule(state, command, now)
+        case cmd.ResumeSchedule():
+            return resume_schedule(state, command, now)
+        case cmd.TriggerSchedule():
+            return trigger_schedule(state, command, now)
+        case cmd.BackfillSchedule():
+            return backfill_schedule(state, command, now)
+        case cmd.RemoveSchedule():
+            return remove_schedule(state, command)
         case cmd.TakeBackOrphans():
             return take_back_orphans(state, now)
         case cmd.ExtendLeases():

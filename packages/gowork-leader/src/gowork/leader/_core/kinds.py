@@ -13,8 +13,9 @@ from msgspec import Struct
 from gowork.leader._core import changes as ch
 from gowork.leader._core.facts import Kind
 from gowork.leader._core.model import Now, QueueSettings
+from gowork.leader._core.schedules import Schedule, Ticks
 from gowork.leader._core.state import State
-from gowork.proto.limits import QUEUES_CONFIGURED_MAX, UNIQUE_KEYS_MAX
+from gowork.proto.limits import QUEUES_CONFIGURED_MAX, SCHEDULES_MAX, UNIQUE_KEYS_MAX
 
 
 class Member(Struct, frozen=True, array_like=True, gc=False):
@@ -84,6 +85,12 @@ def _worker_drain_follows(state: State, instance: str, drain: WorkerDrain, now: 
     yield ch.WorkerDraining(instance, drain.budget_ms)
 
 
+def _ticks_follow(state: State, name: str, ticks: Ticks, now: Now) -> Iterable[ch.Change]:
+    if name in state.facts.of(SCHEDULES):
+        # When it ticks next is worked out before a batch, so that a start does not wait for all of them.
+        yield ch.ScheduleSet(name, 0)
+
+
 def _queue_follows(state: State, name: str, settings: QueueSettings, now: Now) -> Iterable[ch.Change]:
     # It gets no tokens, because a restart must not be a way around a rate.
     return (ch.QueueConfigured(name, settings, 0.0, now.mono),)
@@ -105,6 +112,10 @@ WORKER_DRAINS = Kind("worker-drain", WorkerDrain, rows_max=10_000, follows=_work
 QUEUES = Kind("queue", QueueSettings, rows_max=QUEUES_CONFIGURED_MAX, follows=_queue_follows)
 #: Unique keys that are taken.
 UNIQUE_KEYS = Kind("unique", UniqueKey, rows_max=UNIQUE_KEYS_MAX, follows=_unique_key_follows)
+#: Schedules, by name.
+SCHEDULES = Kind("schedule", Schedule, rows_max=SCHEDULES_MAX)
+#: How far each schedule has come. It is apart from the schedule because it is written at each tick.
+TICKS = Kind("tick", Ticks, rows_max=SCHEDULES_MAX, follows=_ticks_follow)
 #: All kinds, in the order in which a leader takes up their facts when it starts. Facts of other kinds come from other
 #: versions and stay in the store as they are.
-KINDS: tuple[Kind[Any], ...] = (MEMBERS, DRAINS, OWNERS, WORKER_DRAINS, QUEUES, UNIQUE_KEYS)
+KINDS: tuple[Kind[Any], ...] = (MEMBERS, DRAINS, OWNERS, WORKER_DRAINS, QUEUES, SCHEDULES, TICKS, UNIQUE_KEYS)

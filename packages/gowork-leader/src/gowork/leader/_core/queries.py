@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
+from gowork.leader._core.kinds import TICKS
 from gowork.leader._core.model import HeartbeatStatus, Liveness, Plugin, Task
 from gowork.leader._core.queues import Queue
 from gowork.leader._core.state import Callback, Departed, State, Worker
@@ -69,6 +70,24 @@ def _ready_ms(task: Task) -> int:
     """Returns since when a waiting task could run."""
     attempts = task.standing.attempts
     return max(task.standing.created_ms, task.spec.run_at_ms, attempts[-1].ended_ms if attempts else 0)
+
+
+class SchedulesView(Struct, frozen=True):
+    """How many schedules there are, and how late they are."""
+
+    active: int = 0
+    paused: int = 0
+    #: For how long the schedule that has been due for longest has waited, in milliseconds.
+    lag_ms: int = 0
+
+
+def schedules(state: State, now_ms: int) -> SchedulesView:
+    """Counts the schedules."""
+    ticks = state.facts.of(TICKS).values()
+    paused = sum(each.pause is not None for each in ticks)
+    due_ms = state.agenda.next_ms()
+    # At 0 a schedule is looked at for another reason than a tick.
+    return SchedulesView(len(ticks) - paused, paused, max(0, now_ms - due_ms) if due_ms else 0)
 
 
 def members(state: State) -> list[MemberView]:

@@ -19,6 +19,7 @@ from gowork.leader._core import commands as cmd
 from gowork.leader._core import effects as ef
 from gowork.leader._core.attempts import complete, requeue, settle
 from gowork.leader._core.decision import Decision
+from gowork.leader._core.declared import adopt
 from gowork.leader._core.forms import with_form
 from gowork.leader._core.model import (
     COMPLETED,
@@ -35,8 +36,9 @@ from gowork.leader._core.model import (
     Standing,
     Task,
 )
+from gowork.leader._core.schedules import is_reserved
 from gowork.leader._core.state import State, Worker
-from gowork.leader._core.tasks import new_tasks
+from gowork.leader._core.tasks import new_tasks, reserved_words
 from gowork.leader._core.traces import refused as trace_refused
 from gowork.leader._core.traces import settled as trace_settled
 from gowork.leader._core.traces import taken_back
@@ -196,6 +198,8 @@ def _admit(
         elif task.standing.cancel_requested:
             cancelled.append(held.fence)
     decision.changes.append(ch.SessionOpened(hello, now.mono + state.settings.lease, now.wall_ms))
+    if hello.schedules:
+        adopt(state, hello.schedules, now, decision)
     if worker is not None:
         reason = "the grant did not reach its worker"
         lose_tasks(state, worker, Outcome.INTERRUPTED, reason, now, decision, listed, may_have_run=False)
@@ -289,6 +293,10 @@ def _schedule(
     # A task may schedule its own successor under its key.
     keys.end(task)
     follow_ups, taken = new_tasks(state, report.follow_ups, scheduled, keys, now)
+    names = state.agenda.names
+    if names:
+        ids = (spec.id for spec in report.follow_ups)
+        taken += [(id, reserved_words(id)) for id in ids if is_reserved(names, id)]
     refusal = keys.too_many()
     if not taken and refusal is None:
         return report, follow_ups, keys.taken(mark)

@@ -5,6 +5,7 @@ Only `apply` changes a State. All of it can be rebuilt from the store, except th
 
 from __future__ import annotations
 
+from gowork.leader._core.agenda import Agenda
 from gowork.leader._core.checkpoints import Checkpoints
 from gowork.leader._core.commands import OpenSession
 from gowork.leader._core.facts import Facts
@@ -16,6 +17,7 @@ from gowork.leader._core.queues import Queues
 from gowork.leader._core.ranges import has_version, labels_of, range_of
 from gowork.leader._core.reserved import Reserved
 from gowork.leader._core.roster import Roster
+from gowork.leader._core.schedules import Declared
 from gowork.leader._core.timers import Timers
 
 #: How many members that have gone are still listed.
@@ -124,6 +126,7 @@ class Worker:
         "plugin_errors",
         "policies",
         "queues",
+        "schedules",
         "seen_ms",
         "slots",
         "told",
@@ -141,6 +144,8 @@ class Worker:
         self.labels: dict[str, str] = {}
         #: The queues whose tasks it takes; empty: those of all.
         self.queues: frozenset[str] = frozenset()
+        #: The schedules that it declares.
+        self.schedules: tuple[Declared, ...] = ()
         self.version = ""
         self.plugin_errors: tuple[str, ...] = ()
         self.peer = ""
@@ -303,6 +308,7 @@ class State:
     """Everything that `decide` may look at."""
 
     __slots__ = (
+        "agenda",
         "briefs",
         "callback_deadlines",
         "callback_leases",
@@ -388,6 +394,8 @@ class State:
         self.challenges: dict[str, tuple[OpenSession, float]] = {}
         #: {name or id: a member that has gone}, oldest first.
         self.departed: dict[str, Departed] = {}
+        #: When schedules are due.
+        self.agenda = Agenda()
         #: The facts, which outlive this leader as the tasks do.
         self.facts = Facts()
         #: What the current batch has brought about; see step.take.

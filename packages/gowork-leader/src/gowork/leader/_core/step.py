@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gowork.leader._core.commands import AnyCommand
 from gowork.leader._core.decide import decide
-from gowork.leader._core.model import Now
+from gowork.leader._core.model import COMPLETED, Now
 from gowork.leader._core.pending import Caller, Pending
 from gowork.leader._core.runs import apply_all
 from gowork.leader._core.state import State
@@ -31,6 +31,13 @@ def carry_out(state: State, command: AnyCommand, now: Now, caller: Caller | None
 def take(state: State) -> Pending:
     """Takes what has come of the commands since the last call. None of it may leave before it is durable (BARRIER)."""
     pending = state.pending
+    agenda = state.agenda
+    if agenda.awaited:
+        # A task that was changed in this batch is among the submitted ones.
+        written = [
+            task for by_id in (pending.moved, pending.submitted) for id in agenda.awaited if (task := by_id.get(id))
+        ]
+        agenda.finished({task.spec.id for task in written if task.standing.status >= COMPLETED})
     if pending.submitted or pending.moved or pending.removed or pending.facts or pending.forgotten_before:
         pending.is_written = True
         state.pending = Pending()

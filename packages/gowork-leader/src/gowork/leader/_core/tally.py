@@ -5,13 +5,24 @@ No decision uses it.
 
 from __future__ import annotations
 
+from gowork.leader._core.changes import ScheduleTicked
 from gowork.leader._core.model import LaneKey, Liveness, Outcome, Spec, Status
 
 
 class Tally:
     """Notes of one batch. A task costs no more here than appending to a list."""
 
-    __slots__ = ("callback_heartbeats", "connected", "ended", "gaps_ms", "gone", "quarantined", "started", "submitted")
+    __slots__ = (
+        "callback_heartbeats",
+        "connected",
+        "ended",
+        "gaps_ms",
+        "gone",
+        "quarantined",
+        "started",
+        "submitted",
+        "ticked",
+    )
 
     def __init__(self) -> None:
         #: New tasks.
@@ -31,7 +42,9 @@ class Tally:
         self.connected: list[str] = []
         #: Members that are gone: (name or id, LEFT or LOST).
         self.gone: list[tuple[str, Liveness]] = []
+        #: Ticks of schedules, with what became of them.
+        self.ticked: list[ScheduleTicked] = []
 
     def __bool__(self) -> bool:
-        lists = (self.submitted, self.started, self.ended, self.gaps_ms, self.connected, self.gone)
+        lists = (self.submitted, self.started, self.ended, self.gaps_ms, self.connected, self.gone, self.ticked)
         return self.callback_heartbeats > 0 or any(lists)

@@ -14,6 +14,7 @@ from gowork.leader._core import effects as ef
 from gowork.leader._core.decision import Decision
 from gowork.leader._core.model import Failure, FailureKind, Now, Spec, Standing, Status, Task
 from gowork.leader._core.ranges import RANGES_MAX, range_of
+from gowork.leader._core.schedules import is_reserved
 from gowork.leader._core.state import State
 from gowork.leader._core.unique import Keys
 
@@ -25,6 +26,16 @@ _DIGEST_BYTES = 16
 def submit(state: State, command: cmd.Submit, now: Now) -> Decision:
     """Adds all new tasks whose unique keys are free. Refuses all if one differs from the stored task with its id."""
     decision = Decision()
+    names = state.agenda.names
+    if names:
+        reserved = [
+            (f"tasks[{place}].id", reserved_words(spec.id))
+            for place, spec in enumerate(command.specs)
+            if is_reserved(names, spec.id)
+        ]
+        if reserved:
+            message = f"{reserved[0][0]}: {reserved[0][1]}"
+            return _refused(command, cmd.Refused(cmd.ID_RESERVED, message, tuple(reserved[:_VIOLATIONS_MAX])))
     keys = _keys_of(state, command.specs, now)
     submitted, taken = new_tasks(state, command.specs, {}, keys, now)
     if taken:
@@ -45,6 +56,11 @@ def submit(state: State, command: cmd.Submit, now: Now) -> Decision:
         _count_others(command.specs, submitted, dict(held), decision)
     decision.answer = cmd.Submitted(len(submitted), len(command.specs) - len(submitted) - len(held), held)
     return decision
+
+
+def reserved_words(id: str) -> str:
+    """Returns what is wrong with an id that only a schedule may give."""
+    return f"{id!r} is for the tasks of schedule {id.partition('/')[0]!r}; use another id"
 
 
 def _keys_of(state: State, specs: Sequence[Spec], now: Now) -> Keys | None:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from gowork.base.buckets import Buckets
 from gowork.base.trace_context import sampled_trace_id
 from gowork.leader._core.model import COMPLETED, LaneKey, Outcome, Spec, Status
+from gowork.leader._core.schedules import SkipReason
 from gowork.leader._core.tally import Tally
 
 QUEUES_MAX = 100
@@ -54,6 +55,15 @@ _GAP_SECONDS = (0.01, 0.1, 0.5, 1, 2, 3, 3.5, 4, 5, 6, 7, 8, 10, 15, 30, 60)
 _CALL_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _OFFICE_SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 _ENDS = ("completed", "cancelled", "error")
+#: {why a tick had no task made; None: it had: how it is counted}
+TICK_OUTCOMES = {
+    None: "made",
+    SkipReason.OVERLAP: "skipped_overlap",
+    SkipReason.PAUSED: "skipped_paused",
+    SkipReason.MISSED: "skipped_missed",
+    SkipReason.REFUSED: "refused",
+    SkipReason.ORPHANED: "skipped_orphaned",
+}
 #: Outcomes after which a task goes back to its queue because of where it ran, not because of what it did.
 _TAKEN_BACK = frozenset({Outcome.LOST, Outcome.INTERRUPTED})
 
@@ -93,6 +103,8 @@ class Counts:
         #: {lost or interrupted: tasks}
         self.reassigned: Counter[str] = Counter()
         self.quarantined = 0
+        #: {made, refused, or skipped_ and why: ticks of schedules}
+        self.ticks: Counter[str] = Counter(dict.fromkeys(TICK_OUTCOMES.values(), 0))
         self.stale_reports = 0
         #: {accepted or refused: heartbeats}
         self.heartbeats: Counter[str] = Counter()
@@ -121,6 +133,8 @@ class Counts:
         if tally.started:
             self._started(tally.started)
         self.quarantined += len(tally.quarantined)
+        for ticked in tally.ticked:
+            self.ticks[TICK_OUTCOMES[ticked.reason]] += ticked.ticks
         if tally.gaps_ms:
             self.heartbeats["accepted"] += len(tally.gaps_ms)
             for gap_ms in tally.gaps_ms:

@@ -11,9 +11,11 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from gowork.leader._core import commands as cmd
 from gowork.leader._core.apply import adopt, take_in
 from gowork.leader._core.clock import ripe_ids
-from gowork.leader._core.kinds import UNIQUE_KEYS
+from gowork.leader._core.kinds import SCHEDULES, UNIQUE_KEYS
 from gowork.leader._core.model import LaneKey, Spec
+from gowork.leader._core.schedules import manual_id, tick_id
 from gowork.leader._core.state import State
+from gowork.leader._core.ticking import looked_at, plan
 from gowork.leader._core.timers import Timer, Timers
 from gowork.leader._core.unique import unfinished_holder
 from gowork.leader.store.codec import restore
@@ -99,6 +101,10 @@ class Loader:
                 purged.update(dict.fromkeys([id for id in command.ids if id not in known]))
             missing.update(dict.fromkeys([id for id in named(command) if id not in known]))
         missing.update(dict.fromkeys([id for id in ripe_ids(state, due_ms) if id not in known]))
+        agenda = state.agenda
+        if agenda.heap or agenda.plans:
+            agenda.plans = plan(state, due_ms)
+            missing.update(dict.fromkeys([id for id in looked_at(state, agenda.plans) if id not in known]))
         visiting: list[str] = []
         if missing:
             for record in await self._store.load(list(missing)):
@@ -131,6 +137,10 @@ def named(command: object) -> Sequence[str]:
             return (command.id,)
         case cmd.CancelTasks() | cmd.RetryTasks():
             return [task.id for task in command.tasks]
+        case cmd.TriggerSchedule():
+            return (manual_id(command.name, command.request_id), *command.looked_up)
+        case cmd.BackfillSchedule():
+            return [tick_id(command.name, tick) for tick in command.ticks]
         case _:
             return ()
 
@@ -147,6 +157,9 @@ def holders_of_keys(state: State, commands: Iterable[object]) -> Iterator[str]:
             case cmd.RetryTask() | cmd.RetryTasks():
                 # They have been loaded before.
                 specs = [state.tasks[id].spec for id in named(command) if id in state.tasks]
+            case cmd.TriggerSchedule() | cmd.BackfillSchedule():
+                schedule = state.facts.of(SCHEDULES).get(command.name)
+                specs = () if schedule is None else [schedule.definition.template]
             case _:
                 continue
         for spec in specs:

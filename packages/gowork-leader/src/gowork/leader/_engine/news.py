@@ -1,4 +1,4 @@
-"""Logs what operators look for: members that come and go, and tasks that are put into quarantine."""
+"""Logs what operators look for: members that come and go, tasks in quarantine, and ticks that were not made."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from gowork.leader._core.model import Liveness
+from gowork.leader._core.schedules import SkipReason
 from gowork.leader._core.tally import Tally
 
 _log = logging.getLogger(__name__)
@@ -28,6 +29,11 @@ def log_news(tally: Tally) -> None:
             _log.info("worker left", extra={"worker": name})
     for id, attempt in _first(tally.quarantined, "tasks quarantined"):
         _log.warning("task quarantined", extra={"task_id": id, "attempt": attempt})
+    if tally.ticked:
+        lost = [ticked for ticked in tally.ticked if ticked.reason in (SkipReason.MISSED, SkipReason.REFUSED)]
+        for ticked in _first(lost, "ticks of schedules skipped"):
+            why = ticked.why or "they are older than the catch-up window"
+            _log.warning("ticks skipped", extra={"schedule": ticked.name, "ticks": ticked.ticks, "reason": why})
 
 
 def _first(news: Sequence[T], words: str) -> Sequence[T]:

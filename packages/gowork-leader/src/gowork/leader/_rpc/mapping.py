@@ -1,6 +1,6 @@
 """Translates messages of the contract into the core's values and back.
 
-It is the only module of this layer that fills in messages.
+It and `schedule_messages` are the only modules of this layer that fill in messages.
 """
 
 from __future__ import annotations

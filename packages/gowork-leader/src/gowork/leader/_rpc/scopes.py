@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import grpc
 
 from gowork.leader._access.rights import CALLER, Identity
-from gowork.leader._core.kinds import UNIQUE_KEYS
+from gowork.leader._core.kinds import SCHEDULES, UNIQUE_KEYS
 from gowork.leader._core.model import LaneKey
 from gowork.leader._core.state import State
 from gowork.leader._engine.loop import Engine
@@ -28,6 +28,13 @@ from gowork.proto.status import Refusal
 
 _TASKS = "scheduler.v1.SchedulerService/"
 _OF_ONE_TASK = ("CancelTask", "GetTask", "WaitTask", "ExplainTask", "TaskComplete", "TaskProgress")
+_OF_ONE_SCHEDULE = (
+    "GetSchedule",
+    "PauseSchedule",
+    "ResumeSchedule",
+    "RemoveSchedule",
+)
+_MAKES_RUNS = ("TriggerSchedule", "BackfillSchedule")
 #: How many tasks are looked up at once; each may have 2 MB.
 _LOOK_TASKS = 16
 
@@ -54,6 +61,9 @@ class Scopes:
             f"{_TASKS}PurgeTasks": self._check_purge,
             f"{_TASKS}UpdateTask": self._check_update,
             f"{_TASKS}RetryTask": self._check_retry,
+            f"{_TASKS}AddSchedule": self._check_added,
+            **{f"{_TASKS}{name}": self._check_schedule for name in _OF_ONE_SCHEDULE},
+            **{f"{_TASKS}{name}": self._check_runs for name in _MAKES_RUNS},
             **{f"{_TASKS}{name}": _check_queue for name in ("PauseQueue", "ResumeQueue", "ConfigureQueue")},
         }
 
@@ -133,6 +143,34 @@ class Scopes:
         else:
             await _check_filter(request, caller)
 
+    async def _check_added(self, request: pb.AddScheduleRequest, caller: Identity) -> None:
+        _check_lane(request.schedule.task, caller)
+        # One that it replaces must be the caller's, too.
+        await self._check_schedule(request.schedule, caller)
+
+    async def _check_schedule(self, request: Any, caller: Identity) -> None:
+        """Raises Refusal for a schedule whose tasks are not the caller's. Unknown names are the method's affair."""
+        name = request.name
+
+        def look(state: State) -> LaneKey | None:
+            schedule = state.facts.of(SCHEDULES).get(name)
+            return None if schedule is None else schedule.definition.template.lane
+
+        lane = await self._engine.read(look)
+        if lane is not None and not caller.may_lane(lane.queue, lane.handler):
+            raise _denied(caller, f"schedule {name!r}")
+
+    async def _check_runs(self, request: Any, caller: Identity) -> None:
+        await self._check_schedule(request, caller)
+        name = request.name
+
+        def look(state: State) -> str:
+            schedule = state.facts.of(SCHEDULES).get(name)
+            return "" if schedule is None else schedule.definition.template.unique_key
+
+        if key := await self._engine.read(look):
+            await self._check_keys([key], caller)
+
     async def _check_ids(self, ids: Iterable[str], caller: Identity) -> None:
         """Raises Refusal for a task that is not the caller's. Ids that no task has are the method's affair."""
         lanes = await self._lanes(ids)
@@ -143,9 +181,7 @@ class Scopes:
     async def _check_new(self, request: Any, caller: Identity) -> None:
         tasks = [request.task] if isinstance(request, pb.ScheduleTaskRequest) else request.tasks
         for task in tasks:
-            queue = task.queue or DEFAULT_QUEUE
-            if not caller.may_lane(queue, task.handler):
-                raise _denied(caller, f"tasks of queue {queue!r} for handler {task.handler!r}")
+            _check_lane(task, caller)
         keys = [task.unique_key for task in tasks if task.unique_key]
         if keys:
             await self._check_keys(keys, caller)
@@ -175,6 +211,12 @@ class Scopes:
             records = await self._store.load(stored[place : place + _LOOK_TASKS])
             lanes |= {record.id: restore(record).spec.lane for record in records}
         return lanes
+
+
+def _check_lane(task: pb.Task, caller: Identity) -> None:
+    queue = task.queue or DEFAULT_QUEUE
+    if not caller.may_lane(queue, task.handler):
+        raise _denied(caller, f"tasks of queue {queue!r} for handler {task.handler!r}")
 
 
 async def _check_filter(request: Any, caller: Identity) -> None:

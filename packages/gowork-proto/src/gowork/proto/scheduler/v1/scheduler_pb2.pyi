@@ -322,6 +322,93 @@ WAIT_CODE_QUEUE_NOT_TAKEN: WaitCode.ValueType  # 20
 """Workers have the handler, but none takes tasks of its queue."""
 Global___WaitCode: _TypeAlias = WaitCode  # noqa: Y015
 
+class _ScheduleOverlap:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ScheduleOverlapEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ScheduleOverlap.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SCHEDULE_OVERLAP_UNSPECIFIED: _ScheduleOverlap.ValueType  # 0
+    """SKIP."""
+    SCHEDULE_OVERLAP_SKIP: _ScheduleOverlap.ValueType  # 1
+    """The tick is skipped."""
+    SCHEDULE_OVERLAP_QUEUE_ONE: _ScheduleOverlap.ValueType  # 2
+    """The tick waits until the earlier runs have finished. At most one waits; the next ones are skipped."""
+    SCHEDULE_OVERLAP_ALLOW: _ScheduleOverlap.ValueType  # 3
+    """Its task is made, and both may run at the same time."""
+    SCHEDULE_OVERLAP_CANCEL_RUNNING: _ScheduleOverlap.ValueType  # 4
+    """The earlier tasks are cancelled, and its task is made. While 100 tasks have not confirmed that, ticks are skipped."""
+
+class ScheduleOverlap(_ScheduleOverlap, metaclass=_ScheduleOverlapEnumTypeWrapper):
+    """ScheduleOverlap says what happens at a tick while the task of an earlier run has not finished."""
+
+SCHEDULE_OVERLAP_UNSPECIFIED: ScheduleOverlap.ValueType  # 0
+"""SKIP."""
+SCHEDULE_OVERLAP_SKIP: ScheduleOverlap.ValueType  # 1
+"""The tick is skipped."""
+SCHEDULE_OVERLAP_QUEUE_ONE: ScheduleOverlap.ValueType  # 2
+"""The tick waits until the earlier runs have finished. At most one waits; the next ones are skipped."""
+SCHEDULE_OVERLAP_ALLOW: ScheduleOverlap.ValueType  # 3
+"""Its task is made, and both may run at the same time."""
+SCHEDULE_OVERLAP_CANCEL_RUNNING: ScheduleOverlap.ValueType  # 4
+"""The earlier tasks are cancelled, and its task is made. While 100 tasks have not confirmed that, ticks are skipped."""
+Global___ScheduleOverlap: _TypeAlias = ScheduleOverlap  # noqa: Y015
+
+class _ScheduleOrphaned:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ScheduleOrphanedEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ScheduleOrphaned.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SCHEDULE_ORPHANED_UNSPECIFIED: _ScheduleOrphaned.ValueType  # 0
+    """GO_ON."""
+    SCHEDULE_ORPHANED_GO_ON: _ScheduleOrphaned.ValueType  # 1
+    """It makes tasks as before."""
+    SCHEDULE_ORPHANED_STOP: _ScheduleOrphaned.ValueType  # 2
+    """Its ticks are skipped until a worker declares it again."""
+
+class ScheduleOrphaned(_ScheduleOrphaned, metaclass=_ScheduleOrphanedEnumTypeWrapper): ...
+
+SCHEDULE_ORPHANED_UNSPECIFIED: ScheduleOrphaned.ValueType  # 0
+"""GO_ON."""
+SCHEDULE_ORPHANED_GO_ON: ScheduleOrphaned.ValueType  # 1
+"""It makes tasks as before."""
+SCHEDULE_ORPHANED_STOP: ScheduleOrphaned.ValueType  # 2
+"""Its ticks are skipped until a worker declares it again."""
+Global___ScheduleOrphaned: _TypeAlias = ScheduleOrphaned  # noqa: Y015
+
+class _SkipReason:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SkipReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SkipReason.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SKIP_REASON_UNSPECIFIED: _SkipReason.ValueType  # 0
+    SKIP_REASON_OVERLAP: _SkipReason.ValueType  # 1
+    """The task of an earlier run had not finished, or another task had the unique_key."""
+    SKIP_REASON_PAUSED: _SkipReason.ValueType  # 2
+    SKIP_REASON_MISSED: _SkipReason.ValueType  # 3
+    """It was older than the catch-up window when a leader could make it."""
+    SKIP_REASON_REFUSED: _SkipReason.ValueType  # 4
+    """A limit of the leader left no room for its task; the leader's log says which."""
+    SKIP_REASON_ORPHANED: _SkipReason.ValueType  # 5
+    """No connected worker declared the schedule, and its policy is STOP."""
+
+class SkipReason(_SkipReason, metaclass=_SkipReasonEnumTypeWrapper):
+    """SkipReason says why a tick had no task made."""
+
+SKIP_REASON_UNSPECIFIED: SkipReason.ValueType  # 0
+SKIP_REASON_OVERLAP: SkipReason.ValueType  # 1
+"""The task of an earlier run had not finished, or another task had the unique_key."""
+SKIP_REASON_PAUSED: SkipReason.ValueType  # 2
+SKIP_REASON_MISSED: SkipReason.ValueType  # 3
+"""It was older than the catch-up window when a leader could make it."""
+SKIP_REASON_REFUSED: SkipReason.ValueType  # 4
+"""A limit of the leader left no room for its task; the leader's log says which."""
+SKIP_REASON_ORPHANED: SkipReason.ValueType  # 5
+"""No connected worker declared the schedule, and its policy is STOP."""
+Global___SkipReason: _TypeAlias = SkipReason  # noqa: Y015
+
 @_typing.final
 class Task(_message.Message):
     """Task is one piece of work. The client that schedules it sets fields 1 to 19, 34, 50, 60 and 61. The leader sets status and the fields
@@ -2541,3 +2628,648 @@ class UpdateTaskResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UpdateTaskResponse: _TypeAlias = UpdateTaskResponse  # noqa: Y015
+
+@_typing.final
+class Schedule(_message.Message):
+    """Schedule makes a task at each of its ticks. Its times are whole seconds of UTC.
+
+    The task of a tick has the id NAME/TIME, where TIME is the tick in UTC, as in nightly/2026-11-28T03:00:00Z. So each tick has one task,
+    whatever fails. A tick up to the last one that was dealt with never comes again. While there is a schedule NAME, nobody else may submit tasks
+    with ids of this form, or of the form NAME/manual-TEXT without another slash.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    CRON_FIELD_NUMBER: _builtins.int
+    EVERY_FIELD_NUMBER: _builtins.int
+    AT_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
+    OVERLAP_FIELD_NUMBER: _builtins.int
+    CATCH_UP_WINDOW_MS_FIELD_NUMBER: _builtins.int
+    JITTER_MS_FIELD_NUMBER: _builtins.int
+    START_AT_MS_FIELD_NUMBER: _builtins.int
+    END_AT_MS_FIELD_NUMBER: _builtins.int
+    ON_ORPHANED_FIELD_NUMBER: _builtins.int
+    PAUSED_FIELD_NUMBER: _builtins.int
+    PAUSE_REASON_FIELD_NUMBER: _builtins.int
+    PAUSED_BY_FIELD_NUMBER: _builtins.int
+    PAUSED_AT_MS_FIELD_NUMBER: _builtins.int
+    NEXT_AT_MS_FIELD_NUMBER: _builtins.int
+    RUNS_FIELD_NUMBER: _builtins.int
+    MADE_TICKS_FIELD_NUMBER: _builtins.int
+    SKIPPED_FIELD_NUMBER: _builtins.int
+    WAITING_TICK_MS_FIELD_NUMBER: _builtins.int
+    DECLARED_BY_HANDLER_FIELD_NUMBER: _builtins.int
+    DECLARED_BY_PLUGIN_FIELD_NUMBER: _builtins.int
+    DECLARED_BY_VERSION_FIELD_NUMBER: _builtins.int
+    ORPHANED_FIELD_NUMBER: _builtins.int
+    DECLARATION_IGNORED_FIELD_NUMBER: _builtins.int
+    CREATED_AT_MS_FIELD_NUMBER: _builtins.int
+    CHANGED_AT_MS_FIELD_NUMBER: _builtins.int
+    DEALT_WITH_UNTIL_MS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """1 to 128 bytes, printable, without "/"."""
+    overlap: Global___ScheduleOverlap.ValueType
+    """What happens at a tick while the task of an earlier run has not finished."""
+    catch_up_window_ms: _builtins.int
+    """Ticks that could not be made in time, because no leader was there, are made late, in their order, while they are no older than this,
+    in milliseconds: 10,000 (ten seconds) to 10 years. Older ones are skipped. 0 means an hour.
+    """
+    jitter_ms: _builtins.int
+    """Each task is started up to this many milliseconds after its tick, at most a day: tasks of one tick in many schedules are spread, and a
+    schedule's tasks lie at the same distance whenever the tick is worked out again.
+    """
+    start_at_ms: _builtins.int
+    """No tick is before this time, and none at or after end_at_ms, in milliseconds since the Unix epoch; 0: no bound."""
+    end_at_ms: _builtins.int
+    on_orphaned: Global___ScheduleOrphaned.ValueType
+    """What happens when it was declared in code and no connected worker declares it any more."""
+    paused: _builtins.bool
+    """Output; in AddSchedule of a new schedule, it begins paused. Replacing one leaves its pause as it is."""
+    pause_reason: _builtins.str
+    """Why, as whoever paused it said. At most 1 KiB."""
+    paused_by: _builtins.str
+    """Output only: who paused it, where callers have identities, and when, in milliseconds since the Unix epoch."""
+    paused_at_ms: _builtins.int
+    made_ticks: _builtins.int
+    """Output only: how many ticks had a task made, and how many were skipped, by reason, since it was added."""
+    waiting_tick_ms: _builtins.int
+    """Output only: a tick that waits for the run before it, with QUEUE_ONE; 0: none."""
+    declared_by_handler: _builtins.str
+    """Output only: the handler that declared it in code, with its plugin and that plugin's version. Empty when it was added by AddSchedule."""
+    declared_by_plugin: _builtins.str
+    declared_by_version: _builtins.str
+    orphaned: _builtins.bool
+    """Output only: it was declared in code, and no connected worker declares it."""
+    declaration_ignored: _builtins.str
+    """Output only: why declarations of this name by workers do not hold, as when somebody added the schedule. Empty when there are none."""
+    created_at_ms: _builtins.int
+    """Output only: milliseconds since the Unix epoch."""
+    changed_at_ms: _builtins.int
+    dealt_with_until_ms: _builtins.int
+    """Output only: no tick up to this time is made any more, in milliseconds since the Unix epoch."""
+    @_builtins.property
+    def cron(self) -> Global___CronTimes: ...
+    @_builtins.property
+    def every(self) -> Global___EveryTimes: ...
+    @_builtins.property
+    def at(self) -> Global___AtTimes: ...
+    @_builtins.property
+    def task(self) -> Global___Task:
+        """The task of each tick. As for ScheduleTask, but without id, run_at_ms, delay_ms, expires_at_ms and trace context. It expires
+        expires_in_ms after it was made. With overlap CANCEL_RUNNING it has no unique_key.
+        """
+
+    @_builtins.property
+    def next_at_ms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Output only: the next ticks, at most 10 from GetSchedule and 1 from ListSchedules, in milliseconds since the Unix epoch. While it is paused,
+        those that it would have.
+        """
+
+    @_builtins.property
+    def runs(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScheduleRun]:
+        """Output only: its last 10 runs, the latest first."""
+
+    @_builtins.property
+    def skipped(self) -> _containers.RepeatedCompositeFieldContainer[Global___SkippedTicks]: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        cron: Global___CronTimes | None = ...,
+        every: Global___EveryTimes | None = ...,
+        at: Global___AtTimes | None = ...,
+        task: Global___Task | None = ...,
+        overlap: Global___ScheduleOverlap.ValueType = ...,
+        catch_up_window_ms: _builtins.int = ...,
+        jitter_ms: _builtins.int = ...,
+        start_at_ms: _builtins.int = ...,
+        end_at_ms: _builtins.int = ...,
+        on_orphaned: Global___ScheduleOrphaned.ValueType = ...,
+        paused: _builtins.bool = ...,
+        pause_reason: _builtins.str = ...,
+        paused_by: _builtins.str = ...,
+        paused_at_ms: _builtins.int = ...,
+        next_at_ms: _abc.Iterable[_builtins.int] | None = ...,
+        runs: _abc.Iterable[Global___ScheduleRun] | None = ...,
+        made_ticks: _builtins.int = ...,
+        skipped: _abc.Iterable[Global___SkippedTicks] | None = ...,
+        waiting_tick_ms: _builtins.int = ...,
+        declared_by_handler: _builtins.str = ...,
+        declared_by_plugin: _builtins.str = ...,
+        declared_by_version: _builtins.str = ...,
+        orphaned: _builtins.bool = ...,
+        declaration_ignored: _builtins.str = ...,
+        created_at_ms: _builtins.int = ...,
+        changed_at_ms: _builtins.int = ...,
+        dealt_with_until_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "cron", b"cron", "every", b"every", "task", b"task", "when", b"when"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "catch_up_window_ms", b"catch_up_window_ms", "changed_at_ms", b"changed_at_ms", "created_at_ms", b"created_at_ms", "cron", b"cron", "dealt_with_until_ms", b"dealt_with_until_ms", "declaration_ignored", b"declaration_ignored", "declared_by_handler", b"declared_by_handler", "declared_by_plugin", b"declared_by_plugin", "declared_by_version", b"declared_by_version", "end_at_ms", b"end_at_ms", "every", b"every", "jitter_ms", b"jitter_ms", "made_ticks", b"made_ticks", "name", b"name", "next_at_ms", b"next_at_ms", "on_orphaned", b"on_orphaned", "orphaned", b"orphaned", "overlap", b"overlap", "pause_reason", b"pause_reason", "paused", b"paused", "paused_at_ms", b"paused_at_ms", "paused_by", b"paused_by", "runs", b"runs", "skipped", b"skipped", "start_at_ms", b"start_at_ms", "task", b"task", "waiting_tick_ms", b"waiting_tick_ms", "when", b"when"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_when: _TypeAlias = _typing.Literal["cron", "every", "at"]  # noqa: Y015
+    _WhichOneofArgType_when: _TypeAlias = _typing.Literal["when", b"when"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_when) -> _WhichOneofReturnType_when | None: ...
+
+Global___Schedule: _TypeAlias = Schedule  # noqa: Y015
+
+@_typing.final
+class CronTimes(_message.Message):
+    """CronTimes are the times of a cron expression, by the clock of a time zone."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPRESSION_FIELD_NUMBER: _builtins.int
+    TIME_ZONE_FIELD_NUMBER: _builtins.int
+    expression: _builtins.str
+    """Five fields, as in "0 3 * * MON-FRI", or six with seconds first. At most 256 bytes. As in Debian's cron: names of months and weekdays, lists,
+    ranges, steps, L for the last day of the month, FRI#2 and 5L for the second and the last Friday.
+
+    When clocks are set forward, a time of day that is left out is ticked right after; when they are set back, a time of day that comes twice
+    is ticked once. Expressions whose minute or hour begins with *, and those with seconds, go by elapsed time.
+    """
+    time_zone: _builtins.str
+    """A name of the IANA time zone database, as in "Europe/Berlin". Empty means UTC."""
+    def __init__(
+        self,
+        *,
+        expression: _builtins.str = ...,
+        time_zone: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expression", b"expression", "time_zone", b"time_zone"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CronTimes: _TypeAlias = CronTimes  # noqa: Y015
+
+@_typing.final
+class EveryTimes(_message.Message):
+    """EveryTimes are times at equal distances."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVERY_MS_FIELD_NUMBER: _builtins.int
+    ANCHOR_MS_FIELD_NUMBER: _builtins.int
+    every_ms: _builtins.int
+    """The distance, in milliseconds: whole seconds, at most 10 years."""
+    anchor_ms: _builtins.int
+    """One of the times, in milliseconds since the Unix epoch: a whole second. 0: every ten minutes means at minutes 0, 10, 20 and so on."""
+    def __init__(
+        self,
+        *,
+        every_ms: _builtins.int = ...,
+        anchor_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchor_ms", b"anchor_ms", "every_ms", b"every_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EveryTimes: _TypeAlias = EveryTimes  # noqa: Y015
+
+@_typing.final
+class AtTimes(_message.Message):
+    """AtTimes are single times."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AT_MS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def at_ms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """In milliseconds since the Unix epoch: whole seconds, ascending, 1 to 1,000 of them."""
+
+    def __init__(
+        self,
+        *,
+        at_ms: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_ms", b"at_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AtTimes: _TypeAlias = AtTimes  # noqa: Y015
+
+@_typing.final
+class ScheduleRun(_message.Message):
+    """ScheduleRun is a task that a schedule has made."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TICK_MS_FIELD_NUMBER: _builtins.int
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    MADE_AT_MS_FIELD_NUMBER: _builtins.int
+    TRIGGERED_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    tick_ms: _builtins.int
+    """The tick, in milliseconds since the Unix epoch; for a triggered run the time of the call."""
+    task_id: _builtins.str
+    made_at_ms: _builtins.int
+    """When the task was made."""
+    triggered: _builtins.bool
+    """It was made by TriggerSchedule."""
+    status: Global___TaskStatus.ValueType
+    """From GetSchedule: how far the task is. Not set when it has been removed."""
+    def __init__(
+        self,
+        *,
+        tick_ms: _builtins.int = ...,
+        task_id: _builtins.str = ...,
+        made_at_ms: _builtins.int = ...,
+        triggered: _builtins.bool = ...,
+        status: Global___TaskStatus.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["made_at_ms", b"made_at_ms", "status", b"status", "task_id", b"task_id", "tick_ms", b"tick_ms", "triggered", b"triggered"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScheduleRun: _TypeAlias = ScheduleRun  # noqa: Y015
+
+@_typing.final
+class SkippedTicks(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    TICKS_FIELD_NUMBER: _builtins.int
+    reason: Global___SkipReason.ValueType
+    ticks: _builtins.int
+    def __init__(
+        self,
+        *,
+        reason: Global___SkipReason.ValueType = ...,
+        ticks: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "ticks", b"ticks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SkippedTicks: _TypeAlias = SkippedTicks  # noqa: Y015
+
+@_typing.final
+class AddScheduleRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCHEDULE_FIELD_NUMBER: _builtins.int
+    REPLACE_FIELD_NUMBER: _builtins.int
+    replace: _builtins.bool
+    """Replace the schedule of this name, if there is one that differs. Runs, counts and pause stay. When it also ticks at other times, the first tick is
+    after the call.
+    """
+    @_builtins.property
+    def schedule(self) -> Global___Schedule: ...
+    def __init__(
+        self,
+        *,
+        schedule: Global___Schedule | None = ...,
+        replace: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["schedule", b"schedule"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["replace", b"replace", "schedule", b"schedule"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AddScheduleRequest: _TypeAlias = AddScheduleRequest  # noqa: Y015
+
+@_typing.final
+class AddScheduleResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCHEDULE_FIELD_NUMBER: _builtins.int
+    CREATED_FIELD_NUMBER: _builtins.int
+    REPLACED_FIELD_NUMBER: _builtins.int
+    created: _builtins.bool
+    """There was none of this name."""
+    replaced: _builtins.bool
+    """There was one of this name, and it was replaced. With neither, the same schedule was there already."""
+    @_builtins.property
+    def schedule(self) -> Global___Schedule:
+        """As it is now, as from GetSchedule."""
+
+    def __init__(
+        self,
+        *,
+        schedule: Global___Schedule | None = ...,
+        created: _builtins.bool = ...,
+        replaced: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["schedule", b"schedule"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "replaced", b"replaced", "schedule", b"schedule"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AddScheduleResponse: _TypeAlias = AddScheduleResponse  # noqa: Y015
+
+@_typing.final
+class GetScheduleRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetScheduleRequest: _TypeAlias = GetScheduleRequest  # noqa: Y015
+
+@_typing.final
+class GetScheduleResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCHEDULE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def schedule(self) -> Global___Schedule: ...
+    def __init__(
+        self,
+        *,
+        schedule: Global___Schedule | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["schedule", b"schedule"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["schedule", b"schedule"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetScheduleResponse: _TypeAlias = GetScheduleResponse  # noqa: Y015
+
+@_typing.final
+class ListSchedulesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """1 to 10,000; 0 means 1,000. A page also ends at 3 MiB."""
+    page_token: _builtins.str
+    """The next_page_token of the page before; empty for the first page."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSchedulesRequest: _TypeAlias = ListSchedulesRequest  # noqa: Y015
+
+@_typing.final
+class ListSchedulesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCHEDULES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def schedules(self) -> _containers.RepeatedCompositeFieldContainer[Global___Schedule]: ...
+    def __init__(
+        self,
+        *,
+        schedules: _abc.Iterable[Global___Schedule] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "schedules", b"schedules"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSchedulesResponse: _TypeAlias = ListSchedulesResponse  # noqa: Y015
+
+@_typing.final
+class PauseScheduleRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    reason: _builtins.str
+    """Why, for people. At most 1 KiB."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseScheduleRequest: _TypeAlias = PauseScheduleRequest  # noqa: Y015
+
+@_typing.final
+class PauseScheduleResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseScheduleResponse: _TypeAlias = PauseScheduleResponse  # noqa: Y015
+
+@_typing.final
+class ResumeScheduleRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    CATCH_UP_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    catch_up: _builtins.bool
+    """Make the tasks of the ticks that came during the pause and are no older than the catch-up window, as after a time without a leader."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        catch_up: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["catch_up", b"catch_up", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeScheduleRequest: _TypeAlias = ResumeScheduleRequest  # noqa: Y015
+
+@_typing.final
+class ResumeScheduleResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SKIPPED_TICKS_FIELD_NUMBER: _builtins.int
+    skipped_ticks: _builtins.int
+    """How many ticks came during the pause and were skipped. With catch_up, those that are older than the window."""
+    def __init__(
+        self,
+        *,
+        skipped_ticks: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["skipped_ticks", b"skipped_ticks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeScheduleResponse: _TypeAlias = ResumeScheduleResponse  # noqa: Y015
+
+@_typing.final
+class TriggerScheduleRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    request_id: _builtins.str
+    """Names this call, so that repeating it makes no second task: 1 to 64 bytes, printable, without "/". The task's id is
+    NAME/manual-REQUEST_ID. Empty: the leader takes the time.
+    """
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TriggerScheduleRequest: _TypeAlias = TriggerScheduleRequest  # noqa: Y015
+
+@_typing.final
+class TriggerScheduleResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    EXISTING_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    """The task that was made. When another task has the schedule's unique_key, that task."""
+    existing: _builtins.bool
+    """There was a task with this id already; none was made."""
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        existing: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["existing", b"existing", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TriggerScheduleResponse: _TypeAlias = TriggerScheduleResponse  # noqa: Y015
+
+@_typing.final
+class RemoveScheduleRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveScheduleRequest: _TypeAlias = RemoveScheduleRequest  # noqa: Y015
+
+@_typing.final
+class RemoveScheduleResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveScheduleResponse: _TypeAlias = RemoveScheduleResponse  # noqa: Y015
+
+@_typing.final
+class BackfillScheduleRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    FROM_MS_FIELD_NUMBER: _builtins.int
+    UNTIL_MS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    from_ms: _builtins.int
+    """Ticks from this time on and before until_ms, in milliseconds since the Unix epoch. Neither may be to come."""
+    until_ms: _builtins.int
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        from_ms: _builtins.int = ...,
+        until_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_ms", b"from_ms", "name", b"name", "until_ms", b"until_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BackfillScheduleRequest: _TypeAlias = BackfillScheduleRequest  # noqa: Y015
+
+@_typing.final
+class BackfillScheduleResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_IDS_FIELD_NUMBER: _builtins.int
+    EXISTING_FIELD_NUMBER: _builtins.int
+    existing: _builtins.int
+    """How many ticks had tasks already."""
+    @_builtins.property
+    def task_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The tasks that were made, by their ticks."""
+
+    def __init__(
+        self,
+        *,
+        task_ids: _abc.Iterable[_builtins.str] | None = ...,
+        existing: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["existing", b"existing", "task_ids", b"task_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BackfillScheduleResponse: _TypeAlias = BackfillScheduleResponse  # noqa: Y015

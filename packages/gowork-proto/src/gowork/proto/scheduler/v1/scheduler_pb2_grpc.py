@@ -168,6 +168,46 @@ class SchedulerServiceStub(object):
                 request_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.UpdateTaskRequest.SerializeToString,
                 response_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.UpdateTaskResponse.FromString,
                 _registered_method=True)
+        self.AddSchedule = channel.unary_unary(
+                '/scheduler.v1.SchedulerService/AddSchedule',
+                request_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.AddScheduleRequest.SerializeToString,
+                response_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.AddScheduleResponse.FromString,
+                _registered_method=True)
+        self.GetSchedule = channel.unary_unary(
+                '/scheduler.v1.SchedulerService/GetSchedule',
+                request_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.GetScheduleRequest.SerializeToString,
+                response_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.GetScheduleResponse.FromString,
+                _registered_method=True)
+        self.ListSchedules = channel.unary_unary(
+                '/scheduler.v1.SchedulerService/ListSchedules',
+                request_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.ListSchedulesRequest.SerializeToString,
+                response_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.ListSchedulesResponse.FromString,
+                _registered_method=True)
+        self.PauseSchedule = channel.unary_unary(
+                '/scheduler.v1.SchedulerService/PauseSchedule',
+                request_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.PauseScheduleRequest.SerializeToString,
+                response_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.PauseScheduleResponse.FromString,
+                _registered_method=True)
+        self.ResumeSchedule = channel.unary_unary(
+                '/scheduler.v1.SchedulerService/ResumeSchedule',
+                request_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.ResumeScheduleRequest.SerializeToString,
+                response_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.ResumeScheduleResponse.FromString,
+                _registered_method=True)
+        self.TriggerSchedule = channel.unary_unary(
+                '/scheduler.v1.SchedulerService/TriggerSchedule',
+                request_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.TriggerScheduleRequest.SerializeToString,
+                response_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.TriggerScheduleResponse.FromString,
+                _registered_method=True)
+        self.RemoveSchedule = channel.unary_unary(
+                '/scheduler.v1.SchedulerService/RemoveSchedule',
+                request_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.RemoveScheduleRequest.SerializeToString,
+                response_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.RemoveScheduleResponse.FromString,
+                _registered_method=True)
+        self.BackfillSchedule = channel.unary_unary(
+                '/scheduler.v1.SchedulerService/BackfillSchedule',
+                request_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.BackfillScheduleRequest.SerializeToString,
+                response_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.BackfillScheduleResponse.FromString,
+                _registered_method=True)
 
 
 class SchedulerServiceServicer(object):
@@ -421,6 +461,73 @@ class SchedulerServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AddSchedule(self, request, context):
+        """AddSchedule has a task made at each time that the schedule names: at each of its ticks. The same schedule again succeeds and changes
+        nothing. The first tick is after the call.
+
+        INVALID_ARGUMENT for a broken limit, a cron expression or time zone that can't be read, and a schedule that has no tick any more;
+        ALREADY_EXISTS when another schedule has the name, unless replace is set; RESOURCE_EXHAUSTED past 10,000 schedules, or 64 MiB of them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetSchedule(self, request, context):
+        """GetSchedule answers one schedule in full, with its next ticks and its last runs. NOT_FOUND for an unknown name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSchedules(self, request, context):
+        """ListSchedules answers schedules page by page, by name, without the payloads of their tasks and the status of their runs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PauseSchedule(self, request, context):
+        """PauseSchedule makes no more tasks at the ticks of a schedule. They are counted as skipped. The pause holds until ResumeSchedule, also over
+        restarts, and when the schedule is replaced. A paused schedule stays as it is. NOT_FOUND for an unknown name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeSchedule(self, request, context):
+        """ResumeSchedule ends a pause, and answers how many ticks came meanwhile and were skipped. NOT_FOUND for an unknown name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TriggerSchedule(self, request, context):
+        """TriggerSchedule makes the task of a schedule now, whatever its times, its pause and its overlap policy say, and answers its id.
+
+        NOT_FOUND for an unknown name; RESOURCE_EXHAUSTED as for ScheduleTask.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveSchedule(self, request, context):
+        """RemoveSchedule removes a schedule. The tasks that it has made stay. NOT_FOUND for an unknown name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BackfillSchedule(self, request, context):
+        """BackfillSchedule makes the tasks of past ticks, all at once, whatever the pause and the overlap policy say. A tick that has a task already
+        is left alone.
+
+        INVALID_ARGUMENT when there are more than 1,000 ticks between the two times, or one of these is to come; NOT_FOUND for an unknown name;
+        RESOURCE_EXHAUSTED as for ScheduleTasks; FAILED_PRECONDITION when the tasks have a unique_key and not all of them can have it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SchedulerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -553,6 +660,46 @@ def add_SchedulerServiceServicer_to_server(servicer, server):
                     servicer.UpdateTask,
                     request_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.UpdateTaskRequest.FromString,
                     response_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.UpdateTaskResponse.SerializeToString,
+            ),
+            'AddSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.AddSchedule,
+                    request_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.AddScheduleRequest.FromString,
+                    response_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.AddScheduleResponse.SerializeToString,
+            ),
+            'GetSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSchedule,
+                    request_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.GetScheduleRequest.FromString,
+                    response_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.GetScheduleResponse.SerializeToString,
+            ),
+            'ListSchedules': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSchedules,
+                    request_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.ListSchedulesRequest.FromString,
+                    response_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.ListSchedulesResponse.SerializeToString,
+            ),
+            'PauseSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseSchedule,
+                    request_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.PauseScheduleRequest.FromString,
+                    response_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.PauseScheduleResponse.SerializeToString,
+            ),
+            'ResumeSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeSchedule,
+                    request_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.ResumeScheduleRequest.FromString,
+                    response_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.ResumeScheduleResponse.SerializeToString,
+            ),
+            'TriggerSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.TriggerSchedule,
+                    request_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.TriggerScheduleRequest.FromString,
+                    response_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.TriggerScheduleResponse.SerializeToString,
+            ),
+            'RemoveSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveSchedule,
+                    request_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.RemoveScheduleRequest.FromString,
+                    response_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.RemoveScheduleResponse.SerializeToString,
+            ),
+            'BackfillSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.BackfillSchedule,
+                    request_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.BackfillScheduleRequest.FromString,
+                    response_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.BackfillScheduleResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1261,6 +1408,222 @@ class SchedulerService(object):
             '/scheduler.v1.SchedulerService/UpdateTask',
             gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.UpdateTaskRequest.SerializeToString,
             gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.UpdateTaskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AddSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/scheduler.v1.SchedulerService/AddSchedule',
+            gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.AddScheduleRequest.SerializeToString,
+            gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.AddScheduleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/scheduler.v1.SchedulerService/GetSchedule',
+            gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.GetScheduleRequest.SerializeToString,
+            gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.GetScheduleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSchedules(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/scheduler.v1.SchedulerService/ListSchedules',
+            gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.ListSchedulesRequest.SerializeToString,
+            gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.ListSchedulesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/scheduler.v1.SchedulerService/PauseSchedule',
+            gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.PauseScheduleRequest.SerializeToString,
+            gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.PauseScheduleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/scheduler.v1.SchedulerService/ResumeSchedule',
+            gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.ResumeScheduleRequest.SerializeToString,
+            gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.ResumeScheduleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TriggerSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/scheduler.v1.SchedulerService/TriggerSchedule',
+            gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.TriggerScheduleRequest.SerializeToString,
+            gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.TriggerScheduleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/scheduler.v1.SchedulerService/RemoveSchedule',
+            gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.RemoveScheduleRequest.SerializeToString,
+            gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.RemoveScheduleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BackfillSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/scheduler.v1.SchedulerService/BackfillSchedule',
+            gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.BackfillScheduleRequest.SerializeToString,
+            gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.BackfillScheduleResponse.FromString,
             options,
             channel_credentials,
             insecure,

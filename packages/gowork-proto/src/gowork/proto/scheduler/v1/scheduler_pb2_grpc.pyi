@@ -171,6 +171,37 @@ class SchedulerServiceStub:
     NOT_FOUND for an unknown id; FAILED_PRECONDITION when it runs (TASK_RUNNING), has finished (TASK_FINISHED), or has expired;
     INVALID_ARGUMENT when nothing is set, or a limit is broken; RESOURCE_EXHAUSTED when no more tasks may be pending there.
     """
+    AddSchedule: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.AddScheduleRequest, _scheduler_pb2.AddScheduleResponse]
+    """AddSchedule has a task made at each time that the schedule names: at each of its ticks. The same schedule again succeeds and changes
+    nothing. The first tick is after the call.
+
+    INVALID_ARGUMENT for a broken limit, a cron expression or time zone that can't be read, and a schedule that has no tick any more;
+    ALREADY_EXISTS when another schedule has the name, unless replace is set; RESOURCE_EXHAUSTED past 10,000 schedules, or 64 MiB of them.
+    """
+    GetSchedule: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.GetScheduleRequest, _scheduler_pb2.GetScheduleResponse]
+    """GetSchedule answers one schedule in full, with its next ticks and its last runs. NOT_FOUND for an unknown name."""
+    ListSchedules: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.ListSchedulesRequest, _scheduler_pb2.ListSchedulesResponse]
+    """ListSchedules answers schedules page by page, by name, without the payloads of their tasks and the status of their runs."""
+    PauseSchedule: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.PauseScheduleRequest, _scheduler_pb2.PauseScheduleResponse]
+    """PauseSchedule makes no more tasks at the ticks of a schedule. They are counted as skipped. The pause holds until ResumeSchedule, also over
+    restarts, and when the schedule is replaced. A paused schedule stays as it is. NOT_FOUND for an unknown name.
+    """
+    ResumeSchedule: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.ResumeScheduleRequest, _scheduler_pb2.ResumeScheduleResponse]
+    """ResumeSchedule ends a pause, and answers how many ticks came meanwhile and were skipped. NOT_FOUND for an unknown name."""
+    TriggerSchedule: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.TriggerScheduleRequest, _scheduler_pb2.TriggerScheduleResponse]
+    """TriggerSchedule makes the task of a schedule now, whatever its times, its pause and its overlap policy say, and answers its id.
+
+    NOT_FOUND for an unknown name; RESOURCE_EXHAUSTED as for ScheduleTask.
+    """
+    RemoveSchedule: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.RemoveScheduleRequest, _scheduler_pb2.RemoveScheduleResponse]
+    """RemoveSchedule removes a schedule. The tasks that it has made stay. NOT_FOUND for an unknown name."""
+    BackfillSchedule: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.BackfillScheduleRequest, _scheduler_pb2.BackfillScheduleResponse]
+    """BackfillSchedule makes the tasks of past ticks, all at once, whatever the pause and the overlap policy say. A tick that has a task already
+    is left alone.
+
+    INVALID_ARGUMENT when there are more than 1,000 ticks between the two times, or one of these is to come; NOT_FOUND for an unknown name;
+    RESOURCE_EXHAUSTED as for ScheduleTasks; FAILED_PRECONDITION when the tasks have a unique_key and not all of them can have it.
+    """
 
 @_typing.type_check_only
 class SchedulerServiceAsyncStub(SchedulerServiceStub):
@@ -314,6 +345,37 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
 
     NOT_FOUND for an unknown id; FAILED_PRECONDITION when it runs (TASK_RUNNING), has finished (TASK_FINISHED), or has expired;
     INVALID_ARGUMENT when nothing is set, or a limit is broken; RESOURCE_EXHAUSTED when no more tasks may be pending there.
+    """
+    AddSchedule: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.AddScheduleRequest, _scheduler_pb2.AddScheduleResponse]  # type: ignore[assignment]
+    """AddSchedule has a task made at each time that the schedule names: at each of its ticks. The same schedule again succeeds and changes
+    nothing. The first tick is after the call.
+
+    INVALID_ARGUMENT for a broken limit, a cron expression or time zone that can't be read, and a schedule that has no tick any more;
+    ALREADY_EXISTS when another schedule has the name, unless replace is set; RESOURCE_EXHAUSTED past 10,000 schedules, or 64 MiB of them.
+    """
+    GetSchedule: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.GetScheduleRequest, _scheduler_pb2.GetScheduleResponse]  # type: ignore[assignment]
+    """GetSchedule answers one schedule in full, with its next ticks and its last runs. NOT_FOUND for an unknown name."""
+    ListSchedules: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ListSchedulesRequest, _scheduler_pb2.ListSchedulesResponse]  # type: ignore[assignment]
+    """ListSchedules answers schedules page by page, by name, without the payloads of their tasks and the status of their runs."""
+    PauseSchedule: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.PauseScheduleRequest, _scheduler_pb2.PauseScheduleResponse]  # type: ignore[assignment]
+    """PauseSchedule makes no more tasks at the ticks of a schedule. They are counted as skipped. The pause holds until ResumeSchedule, also over
+    restarts, and when the schedule is replaced. A paused schedule stays as it is. NOT_FOUND for an unknown name.
+    """
+    ResumeSchedule: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ResumeScheduleRequest, _scheduler_pb2.ResumeScheduleResponse]  # type: ignore[assignment]
+    """ResumeSchedule ends a pause, and answers how many ticks came meanwhile and were skipped. NOT_FOUND for an unknown name."""
+    TriggerSchedule: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.TriggerScheduleRequest, _scheduler_pb2.TriggerScheduleResponse]  # type: ignore[assignment]
+    """TriggerSchedule makes the task of a schedule now, whatever its times, its pause and its overlap policy say, and answers its id.
+
+    NOT_FOUND for an unknown name; RESOURCE_EXHAUSTED as for ScheduleTask.
+    """
+    RemoveSchedule: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.RemoveScheduleRequest, _scheduler_pb2.RemoveScheduleResponse]  # type: ignore[assignment]
+    """RemoveSchedule removes a schedule. The tasks that it has made stay. NOT_FOUND for an unknown name."""
+    BackfillSchedule: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.BackfillScheduleRequest, _scheduler_pb2.BackfillScheduleResponse]  # type: ignore[assignment]
+    """BackfillSchedule makes the tasks of past ticks, all at once, whatever the pause and the overlap policy say. A tick that has a task already
+    is left alone.
+
+    INVALID_ARGUMENT when there are more than 1,000 ticks between the two times, or one of these is to come; NOT_FOUND for an unknown name;
+    RESOURCE_EXHAUSTED as for ScheduleTasks; FAILED_PRECONDITION when the tasks have a unique_key and not all of them can have it.
     """
 
 class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -611,6 +673,85 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
 
         NOT_FOUND for an unknown id; FAILED_PRECONDITION when it runs (TASK_RUNNING), has finished (TASK_FINISHED), or has expired;
         INVALID_ARGUMENT when nothing is set, or a limit is broken; RESOURCE_EXHAUSTED when no more tasks may be pending there.
+        """
+
+    @_abc_1.abstractmethod
+    def AddSchedule(
+        self,
+        request: _scheduler_pb2.AddScheduleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scheduler_pb2.AddScheduleResponse, _abc.Awaitable[_scheduler_pb2.AddScheduleResponse]]:
+        """AddSchedule has a task made at each time that the schedule names: at each of its ticks. The same schedule again succeeds and changes
+        nothing. The first tick is after the call.
+
+        INVALID_ARGUMENT for a broken limit, a cron expression or time zone that can't be read, and a schedule that has no tick any more;
+        ALREADY_EXISTS when another schedule has the name, unless replace is set; RESOURCE_EXHAUSTED past 10,000 schedules, or 64 MiB of them.
+        """
+
+    @_abc_1.abstractmethod
+    def GetSchedule(
+        self,
+        request: _scheduler_pb2.GetScheduleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scheduler_pb2.GetScheduleResponse, _abc.Awaitable[_scheduler_pb2.GetScheduleResponse]]:
+        """GetSchedule answers one schedule in full, with its next ticks and its last runs. NOT_FOUND for an unknown name."""
+
+    @_abc_1.abstractmethod
+    def ListSchedules(
+        self,
+        request: _scheduler_pb2.ListSchedulesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scheduler_pb2.ListSchedulesResponse, _abc.Awaitable[_scheduler_pb2.ListSchedulesResponse]]:
+        """ListSchedules answers schedules page by page, by name, without the payloads of their tasks and the status of their runs."""
+
+    @_abc_1.abstractmethod
+    def PauseSchedule(
+        self,
+        request: _scheduler_pb2.PauseScheduleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scheduler_pb2.PauseScheduleResponse, _abc.Awaitable[_scheduler_pb2.PauseScheduleResponse]]:
+        """PauseSchedule makes no more tasks at the ticks of a schedule. They are counted as skipped. The pause holds until ResumeSchedule, also over
+        restarts, and when the schedule is replaced. A paused schedule stays as it is. NOT_FOUND for an unknown name.
+        """
+
+    @_abc_1.abstractmethod
+    def ResumeSchedule(
+        self,
+        request: _scheduler_pb2.ResumeScheduleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scheduler_pb2.ResumeScheduleResponse, _abc.Awaitable[_scheduler_pb2.ResumeScheduleResponse]]:
+        """ResumeSchedule ends a pause, and answers how many ticks came meanwhile and were skipped. NOT_FOUND for an unknown name."""
+
+    @_abc_1.abstractmethod
+    def TriggerSchedule(
+        self,
+        request: _scheduler_pb2.TriggerScheduleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scheduler_pb2.TriggerScheduleResponse, _abc.Awaitable[_scheduler_pb2.TriggerScheduleResponse]]:
+        """TriggerSchedule makes the task of a schedule now, whatever its times, its pause and its overlap policy say, and answers its id.
+
+        NOT_FOUND for an unknown name; RESOURCE_EXHAUSTED as for ScheduleTask.
+        """
+
+    @_abc_1.abstractmethod
+    def RemoveSchedule(
+        self,
+        request: _scheduler_pb2.RemoveScheduleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scheduler_pb2.RemoveScheduleResponse, _abc.Awaitable[_scheduler_pb2.RemoveScheduleResponse]]:
+        """RemoveSchedule removes a schedule. The tasks that it has made stay. NOT_FOUND for an unknown name."""
+
+    @_abc_1.abstractmethod
+    def BackfillSchedule(
+        self,
+        request: _scheduler_pb2.BackfillScheduleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scheduler_pb2.BackfillScheduleResponse, _abc.Awaitable[_scheduler_pb2.BackfillScheduleResponse]]:
+        """BackfillSchedule makes the tasks of past ticks, all at once, whatever the pause and the overlap policy say. A tick that has a task already
+        is left alone.
+
+        INVALID_ARGUMENT when there are more than 1,000 ticks between the two times, or one of these is to come; NOT_FOUND for an unknown name;
+        RESOURCE_EXHAUSTED as for ScheduleTasks; FAILED_PRECONDITION when the tasks have a unique_key and not all of them can have it.
         """
 
 def add_SchedulerServiceServicer_to_server(servicer: SchedulerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

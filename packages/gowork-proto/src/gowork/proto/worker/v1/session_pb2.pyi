@@ -220,6 +220,7 @@ class HandlerInfo(_message.Message):
     PLUGIN_FIELD_NUMBER: _builtins.int
     PLUGIN_VERSION_FIELD_NUMBER: _builtins.int
     DESCRIPTION_DIGEST_FIELD_NUMBER: _builtins.int
+    SCHEDULES_FIELD_NUMBER: _builtins.int
     ON_LOST_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     is_default: _builtins.bool
@@ -245,6 +246,14 @@ class HandlerInfo(_message.Message):
     def retry(self) -> _scheduler_pb2.RetryPolicy:
         """For tasks without a policy of their own."""
 
+    @_builtins.property
+    def schedules(self) -> _containers.RepeatedCompositeFieldContainer[_scheduler_pb2.Schedule]:
+        """The schedules that the handler declares in code, at most 16, and 1,000 of a worker. Their tasks name this handler, or none, which means the
+        same. The leader takes one over when there is no schedule of its name, or the one that there is was declared too, by the same version of the
+        plugin or an earlier one. Whoever adds a schedule of the name with AddSchedule decides on it from then on. Only leaders that say so in Welcome
+        heed them.
+        """
+
     def __init__(
         self,
         *,
@@ -255,11 +264,12 @@ class HandlerInfo(_message.Message):
         plugin: _builtins.str = ...,
         plugin_version: _builtins.str = ...,
         description_digest: _builtins.str = ...,
+        schedules: _abc.Iterable[_scheduler_pb2.Schedule] | None = ...,
         on_lost: _scheduler_pb2.OnLost.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["retry", b"retry"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description_digest", b"description_digest", "form", b"form", "is_default", b"is_default", "name", b"name", "on_lost", b"on_lost", "plugin", b"plugin", "plugin_version", b"plugin_version", "retry", b"retry"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description_digest", b"description_digest", "form", b"form", "is_default", b"is_default", "name", b"name", "on_lost", b"on_lost", "plugin", b"plugin", "plugin_version", b"plugin_version", "retry", b"retry", "schedules", b"schedules"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -633,6 +643,7 @@ class Welcome(_message.Message):
     RECONNECT_GRACE_MS_FIELD_NUMBER: _builtins.int
     READS_COMPLETIONS_FIELD_NUMBER: _builtins.int
     HEEDS_QUEUES_FIELD_NUMBER: _builtins.int
+    HEEDS_SCHEDULES_FIELD_NUMBER: _builtins.int
     HEEDS_UNIQUE_KEYS_FIELD_NUMBER: _builtins.int
     HEEDS_ON_LOST_FIELD_NUMBER: _builtins.int
     KEEPS_CHECKPOINTS_FIELD_NUMBER: _builtins.int
@@ -648,6 +659,8 @@ class Welcome(_message.Message):
     """The leader reads Completions. Without it, which is what older leaders say, send each report as a Report."""
     heeds_queues: _builtins.bool
     """The leader heeds Hello.queues."""
+    heeds_schedules: _builtins.bool
+    """The leader heeds HandlerInfo.schedules."""
     heeds_unique_keys: _builtins.bool
     """The leader heeds the unique_key of follow-ups. At any other one, a worker must fail an attempt that scheduled such a task."""
     heeds_on_lost: _builtins.bool
@@ -663,13 +676,14 @@ class Welcome(_message.Message):
         reconnect_grace_ms: _builtins.int = ...,
         reads_completions: _builtins.bool = ...,
         heeds_queues: _builtins.bool = ...,
+        heeds_schedules: _builtins.bool = ...,
         heeds_unique_keys: _builtins.bool = ...,
         heeds_on_lost: _builtins.bool = ...,
         keeps_checkpoints: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_ms", b"heartbeat_ms", "heeds_on_lost", b"heeds_on_lost", "heeds_queues", b"heeds_queues", "heeds_unique_keys", b"heeds_unique_keys", "keeps_checkpoints", b"keeps_checkpoints", "lease_ms", b"lease_ms", "reads_completions", b"reads_completions", "reconnect_grace_ms", b"reconnect_grace_ms", "term", b"term"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_ms", b"heartbeat_ms", "heeds_on_lost", b"heeds_on_lost", "heeds_queues", b"heeds_queues", "heeds_schedules", b"heeds_schedules", "heeds_unique_keys", b"heeds_unique_keys", "keeps_checkpoints", b"keeps_checkpoints", "lease_ms", b"lease_ms", "reads_completions", b"reads_completions", "reconnect_grace_ms", b"reconnect_grace_ms", "term", b"term"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
