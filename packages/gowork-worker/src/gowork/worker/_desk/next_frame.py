@@ -14,7 +14,7 @@ from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._desk.checkpoints import Checkpoints
 from gowork.worker._desk.credit import Credit
 from gowork.worker._desk.unacknowledged import Unacknowledged
-from gowork.worker._runner import outcomes
+from gowork.worker._runner import endings
 from gowork.worker._runner.columns import join
 
 #: The most seconds for which reports gather.
@@ -38,7 +38,7 @@ def _for_older_leaders(report: session.Report, unknown: Iterable[str]) -> sessio
     if not dropped:
         return report
     reason = f"a follow-up asks for {' and '.join(dropped)}, which this leader is too old to know; upgrade it first"
-    failed = outcomes.rejected(report.fence, report.id, reason)
+    failed = endings.rejected(report.fence, report.id, reason)
     failed.execution_us = report.execution_us
     failed.traceparent = report.traceparent
     return failed

@@ -29,6 +29,15 @@ def lost(fence: int, id: str, reason: str) -> session.Report:
     return report
 
 
+def rejected(fence: int, id: str, reason: str) -> session.Report:
+    """Reports that this worker can't run the task, or that what it has brought about can't be told."""
+    report = session.Report(fence=fence, id=id, outcome=tasks.ATTEMPT_OUTCOME_FAILED)
+    report.failure.kind = tasks.FAILURE_KIND_REJECTED
+    report.failure.type = "Rejected"
+    report.failure.message = reason
+    return report
+
+
 def cancelled(fence: int, id: str, reason: str) -> session.Report:
     """Reports that the task was cancelled, and no longer runs."""
     return session.Report(fence=fence, id=id, outcome=tasks.ATTEMPT_OUTCOME_CANCELLED, reason=reason)

@@ -11,7 +11,7 @@ from gowork.worker._core.bounds import duration_ms
 from gowork.worker._core.codec import PayloadError, ResultCheck, ResultError, encode_result
 from gowork.worker._core.new_tasks import FollowUp
 from gowork.worker._core.steering import Cancel, Delay, Fail, Snooze, Steering
-from gowork.worker._runner import exceptions
+from gowork.worker._runner import endings, exceptions
 from gowork.worker._runner.completion import AttemptReport, Completion
 from gowork.worker._runner.endings import interrupted
 from gowork.worker._runner.exceptions import cut
@@ -140,11 +140,7 @@ def unfit(rejected: session.Report, *, not_started: bool) -> session.Report:
 
 def rejected(fence: int, id: str, reason: str) -> session.Report:
     """Reports that this worker cannot run the task."""
-    report = session.Report(fence=fence, id=id, outcome=tasks.ATTEMPT_OUTCOME_FAILED)
-    report.failure.kind = tasks.FAILURE_KIND_REJECTED
-    report.failure.type = "Rejected"
-    report.failure.message = cut(reason, limits.FAILURE_MESSAGE_BYTES_MAX)
-    return report
+    return endings.rejected(fence, id, cut(reason, limits.FAILURE_MESSAGE_BYTES_MAX))
 
 
 def _fill_follow_up(task: tasks.Task, follow_up: FollowUp) -> None:
