@@ -6,6 +6,7 @@ from gowork.base.tls_files import TlsFiles
 from gowork.client._activity_models import Activity, QueueActivity, QueueCounts
 from gowork.client._async.client import AsyncClient
 from gowork.client._async.handles import AsyncTaskHandle
+from gowork.client._async.schedules import AsyncSchedules
 from gowork.client._async.watches import AsyncWatch
 from gowork.client._handler_models import HandlerInfo, HandlerVersion
 from gowork.client._handles import completed
@@ -36,8 +37,22 @@ from gowork.client._models import (
     TaskView,
 )
 from gowork.client._queue_models import Explanation, Queue, WaitCode, WaitReason, WorkerVerdict
+from gowork.client._schedule_models import (
+    AddedSchedule,
+    At,
+    Backfill,
+    Cron,
+    Every,
+    Schedule,
+    ScheduleOptions,
+    ScheduleOrphaned,
+    ScheduleOverlap,
+    ScheduleRun,
+    SkipReason,
+)
 from gowork.client._sync.client import Client
 from gowork.client._sync.handles import TaskHandle
+from gowork.client._sync.schedules import Schedules
 from gowork.client._sync.watches import Watch
 from gowork.client._version import __version__
 from gowork.client.errors import (
@@ -66,12 +81,16 @@ from gowork.client.errors import (
 
 __all__ = [
     "Activity",
+    "AddedSchedule",
     "AlreadyExists",
     "AsyncClient",
+    "AsyncSchedules",
     "AsyncTaskHandle",
     "AsyncWatch",
+    "At",
     "Attempt",
     "AttemptOutcome",
+    "Backfill",
     "CallError",
     "CertificateError",
     "Client",
@@ -79,7 +98,9 @@ __all__ = [
     "ClientForked",
     "CodecSetupError",
     "ComparedStore",
+    "Cron",
     "DeadlineExceeded",
+    "Every",
     "Explanation",
     "FailedPrecondition",
     "Failure",
@@ -114,6 +135,13 @@ __all__ = [
     "ResultError",
     "RetryPolicy",
     "RunOptions",
+    "Schedule",
+    "ScheduleOptions",
+    "ScheduleOrphaned",
+    "ScheduleOverlap",
+    "ScheduleRun",
+    "Schedules",
+    "SkipReason",
     "Stats",
     "StoreComparison",
     "StoreVerdict",
