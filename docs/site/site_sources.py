@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 #: How long a file may be that gets a page, in bytes. Longer ones are made by programs, such as dashboards.
-SOURCE_BYTES_MAX = 32 * 1024
+SOURCE_BYTES_MAX = 64 * 1024
 #: Folders that are none of the repository's.
 _MADE = re.compile(r"(^|/)(\.|__pycache__|node_modules)")
 #: {ending of a file's name, or its whole name: the language that Sphinx colours it as}.

@@ -22,6 +22,7 @@ def test_no_tick_is_lost_or_repeated_when_the_leader_is_killed_again_and_again(t
     wanted = pb.Schedule(name="s", every=every, task=task, overlap=pb.SCHEDULE_OVERLAP_ALLOW)
     leader = start_leader(tmp_path)
     addresses = (leader.cluster, leader.scheduler, leader.http)
+    tasks, schedule = list[pb.Task](), pb.Schedule()
     for number in range(KILLS + 1):
         with grpc.insecure_channel(leader.scheduler) as channel:
             stub = scheduler_pb2_grpc.SchedulerServiceStub(channel)
@@ -32,7 +33,7 @@ def test_no_tick_is_lost_or_repeated_when_the_leader_is_killed_again_and_again(t
             assert any(change.tasks for change in changes)
             changes.cancel()
             if number == KILLS:
-                tasks = stub.ListTasks(pb.ListTasksRequest(), timeout=PATIENCE).tasks
+                tasks = list(stub.ListTasks(pb.ListTasksRequest(), timeout=PATIENCE).tasks)
                 schedule = stub.GetSchedule(pb.GetScheduleRequest(name="s"), timeout=PATIENCE).schedule
         kill(leader.process)
         if number < KILLS:

@@ -39,6 +39,7 @@ from gowork.leader._core.model import (
 )
 from gowork.leader._core.pending import Pending
 from gowork.leader._core.runs import apply_all
+from gowork.leader._core.schedules import Declared
 from gowork.leader._core.state import Settings, State
 from gowork.leader._core.step import take
 from gowork.leader._core.ticking import looked_at, plan
@@ -254,6 +255,7 @@ class Core:
         form: str = "",
         plugin: Plugin | None = None,
         queues: tuple[str, ...] = (),
+        schedules: tuple[Declared, ...] = (),
     ) -> int:
         self._connections += 1
         connection = self._connections
@@ -272,6 +274,7 @@ class Core:
                 "peer",
                 ended,
                 frozenset(queues),
+                schedules,
             )
         )
         self.do(cmd.ReceiveFrame(connection, credit=slots if credit is None else credit))

@@ -12,7 +12,9 @@ import pytest
 from leader_serving import PATIENCE, ServedLeader, refused, serving
 
 from gowork.proto import limits
+from gowork.proto.cluster.v1 import leader_pb2 as cpb
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
+from gowork.proto.worker.v1 import session_pb2 as spb
 
 HOUR_MS = 3600 * 1000
 NIGHTLY = pb.CronTimes(expression="0 3 * * *", time_zone="Europe/Berlin")
@@ -274,3 +276,62 @@ async def test_a_tick_waits_for_the_run_before_it(leader: ServedLeader):
         await worker.report(first)
         second = await worker.grant()
         assert second.id == f"s/{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(waiting / 1000))}"
+
+
+def declaring(*schedules: pb.Schedule, version: str = "1.0") -> spb.HandlerInfo:
+    return spb.HandlerInfo(name="h", plugin="p", plugin_version=version, schedules=schedules)
+
+
+async def test_a_worker_declares_schedules_of_its_handlers(leader: ServedLeader):
+    wanted = pb.Schedule(name="s", cron=NIGHTLY)
+    session = leader.session()
+    await session.hello(handlers=[declaring(wanted)])
+    assert (await session.welcome()).heeds_schedules
+    found = await get(leader, "s")
+    assert (found.declared_by_handler, found.declared_by_plugin, found.declared_by_version) == ("h", "p", "1.0")
+    assert (found.task.handler, found.orphaned, found.declaration_ignored) == ("h", False, "")
+    session.call.cancel()
+
+
+async def test_why_a_declaration_does_not_hold_is_told(leader: ServedLeader):
+    await add(leader, schedule("s"))
+    async with leader.worker(handlers=[declaring(pb.Schedule(name="s", cron=NIGHTLY))]):
+        found = await get(leader, "s")
+        assert "somebody added" in found.declaration_ignored
+        listed = await leader.scheduler.ListSchedules(pb.ListSchedulesRequest(), timeout=PATIENCE)
+        assert listed.schedules[0].declaration_ignored == found.declaration_ignored
+        assert not found.declared_by_handler
+
+
+async def test_a_declared_schedule_at_fault_keeps_nothing_else_out(leader: ServedLeader):
+    wanted = [
+        pb.Schedule(name="bad", cron=pb.CronTimes(expression="61 * * * *")),
+        pb.Schedule(name="good", cron=NIGHTLY),
+        pb.Schedule(name="good", every=pb.EveryTimes(every_ms=1000)),
+        pb.Schedule(name="other", cron=NIGHTLY, task=pb.Task(handler="other")),
+        # It is over, which is no fault of a declaration.
+        pb.Schedule(name="past", at=pb.AtTimes(at_ms=[1000])),
+    ]
+    async with leader.worker(handlers=[declaring(*wanted)]):
+        listed = await leader.scheduler.ListSchedules(pb.ListSchedulesRequest(), timeout=PATIENCE)
+        assert [each.name for each in listed.schedules] == ["good", "past"]
+        (member,) = (await leader.cluster.Members(cpb.MembersRequest(), timeout=PATIENCE)).members
+        faults = list(member.plugin_errors)
+        assert len(faults) == 3
+        assert "schedule 'bad' of handler 'h': cron.expression" in faults[0]
+        assert "twice" in faults[1]
+        assert "task.handler" in faults[2]
+
+
+async def test_a_worker_declares_a_bounded_number_of_schedules(leader: ServedLeader):
+    many = [pb.Schedule(name=f"s{number}", cron=NIGHTLY) for number in range(17)]
+    session = leader.session()
+    await session.hello(handlers=[declaring(*many)])
+    assert [violation.field for violation in (await session.refusal()).violations] == ["hello.handlers[0].schedules"]
+    infos = [
+        spb.HandlerInfo(name=f"h{number}", schedules=[pb.Schedule(name=f"{number}-{each}") for each in range(16)])
+        for number in range(63)
+    ]
+    session = leader.session()
+    await session.hello(handlers=infos)
+    assert [violation.field for violation in (await session.refusal()).violations] == ["hello.handlers"]

@@ -278,6 +278,10 @@ def _session_opened(state: State, change: ch.SessionOpened) -> None:
     state.forms.add(worker)
     worker.queues = hello.queues
     state.reserved.add(worker)
+    if worker.schedules or hello.schedules:
+        state.agenda.undeclare(worker.instance, worker.schedules, change.at_ms)
+        worker.schedules = hello.schedules
+        state.agenda.declare(worker.instance, worker.schedules)
     worker.labels = hello.labels
     worker.version = hello.version
     worker.plugin_errors = hello.plugin_errors
@@ -318,6 +322,8 @@ def _worker_gone(state: State, change: ch.WorkerGone) -> None:
     worker = state.workers.pop(change.instance)
     state.forms.remove(worker)
     state.reserved.remove(worker)
+    if worker.schedules:
+        state.agenda.undeclare(worker.instance, worker.schedules, change.at_ms)
     state.pending.tally.gone.append((worker.name, change.liveness))
     _disconnect(state, worker)
     state.leases.pop(change.instance, None)

@@ -16,7 +16,7 @@ from gowork.leader._core.model import (
     RetryPolicy,
     Spec,
 )
-from gowork.leader._core.schedules import Definition
+from gowork.leader._core.schedules import Declared, Definition
 
 A_co = TypeVar("A_co", covariant=True)
 
@@ -109,6 +109,8 @@ class OpenSession(Command[None], frozen=True):
     ended_instances: tuple[str, ...] = ()
     #: The queues whose tasks it takes; empty: those of all.
     queues: frozenset[str] = frozenset()
+    #: The schedules that its handlers declare, each name once.
+    schedules: tuple[Declared, ...] = ()
 
 
 class Report(Struct, frozen=True, gc=False):

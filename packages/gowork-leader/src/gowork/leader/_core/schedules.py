@@ -75,6 +75,14 @@ class Declarer(Struct, frozen=True, array_like=True):
     version: str = ""
 
 
+class Declared(Struct, frozen=True):
+    """A schedule that a worker declares."""
+
+    name: str
+    definition: Definition
+    declarer: Declarer
+
+
 class Schedule(Struct, frozen=True, array_like=True):
     """A schedule; its name is the fact's key. It is stored, so new fields go at the end and have defaults."""
 

@@ -19,6 +19,7 @@ from gowork.leader._core import drains
 from gowork.leader._core import effects as ef
 from gowork.leader._core.attempts import complete, requeue, settle
 from gowork.leader._core.decision import Decision
+from gowork.leader._core.declared import adopt
 from gowork.leader._core.forms import with_form
 from gowork.leader._core.model import (
     PENDING,
@@ -185,6 +186,8 @@ def _admit(
         elif task.standing.cancel_requested:
             cancelled.append(held.fence)
     decision.changes.append(ch.SessionOpened(hello, now.mono + state.settings.lease, now.wall_ms))
+    if hello.schedules:
+        adopt(state, hello.schedules, now, decision)
     if worker is not None:
         lose_tasks(state, worker, Outcome.INTERRUPTED, "the grant did not reach its worker", now, decision, listed)
     decision.effects.append(ef.Welcome(hello.connection))

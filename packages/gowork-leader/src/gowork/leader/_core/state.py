@@ -15,6 +15,7 @@ from gowork.leader._core.queues import Queues
 from gowork.leader._core.ranges import has_version, labels_of, range_of
 from gowork.leader._core.reserved import Reserved
 from gowork.leader._core.roster import Roster
+from gowork.leader._core.schedules import Declared
 from gowork.leader._core.timers import Timers
 
 #: How many members that have gone are still listed.
@@ -123,6 +124,7 @@ class Worker:
         "plugin_errors",
         "policies",
         "queues",
+        "schedules",
         "seen_ms",
         "slots",
         "told",
@@ -140,6 +142,8 @@ class Worker:
         self.labels: dict[str, str] = {}
         #: The queues whose tasks it takes; empty: those of all.
         self.queues: frozenset[str] = frozenset()
+        #: The schedules that it declares.
+        self.schedules: tuple[Declared, ...] = ()
         self.version = ""
         self.plugin_errors: tuple[str, ...] = ()
         self.peer = ""

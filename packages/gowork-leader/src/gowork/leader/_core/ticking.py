@@ -60,8 +60,8 @@ def plan(state: State, due_ms: int) -> list[Plan]:
 
 def _plan(state: State, name: str, schedule: Schedule, ticks: Ticks, due_ms: int, limit: int, due_max: int) -> Plan:
     definition = schedule.definition
-    is_silent = skips_all(state, name, schedule, ticks) is not None
-    skipped_until_ms = due_ms if is_silent else due_ms - definition.catch_up_ms - 1
+    reason = _skips_all(state, name, schedule, ticks, due_ms)
+    skipped_until_ms = due_ms if reason is not None else due_ms - definition.catch_up_ms - 1
     skipped, last_ms = count_of(definition, ticks.last_ms, skipped_until_ms, limit)
     due: list[int] = []
     next_ms: int | None = None
@@ -70,9 +70,9 @@ def _plan(state: State, name: str, schedule: Schedule, ticks: Ticks, due_ms: int
             next_ms = tick
             break
         due.append(tick)
-    if is_silent and next_ms is not None and next_ms > due_ms:
+    if reason is not None and next_ms is not None and next_ms > due_ms:
         next_ms = max(next_ms, due_ms + PAUSED_MS)
-    return Plan(name, schedule, ticks, skipped, last_ms, tuple(due), next_ms)
+    return Plan(name, schedule, ticks, skipped, last_ms, tuple(due), next_ms, reason)
 
 
 def looked_at(plans: Iterable[Plan]) -> list[str]:
@@ -86,10 +86,12 @@ def looked_at(plans: Iterable[Plan]) -> list[str]:
     return ids
 
 
-def skips_all(state: State, name: str, schedule: Schedule, ticks: Ticks) -> SkipReason | None:
+def _skips_all(state: State, name: str, schedule: Schedule, ticks: Ticks, due_ms: int) -> SkipReason | None:
     """Returns why all ticks of a schedule are skipped now; None: they are not."""
     if ticks.pause is not None:
         return SkipReason.PAUSED
+    if schedule.definition.stops_orphaned and state.agenda.is_orphaned(name, schedule, due_ms):
+        return SkipReason.ORPHANED
     return None
 
 
@@ -123,7 +125,7 @@ class _Ticking:
 
     def decide(self) -> None:
         plan, changes = self._plan, self._decision.changes
-        reason = skips_all(self._state, plan.name, plan.schedule, plan.ticks)
+        reason = plan.reason
         if plan.skipped:
             self._skip(reason or SkipReason.MISSED, plan.skipped, plan.skipped_until_ms)
         if reason is None:

@@ -28,6 +28,7 @@ async def recover(store: Store, opened: Opened, settings: Settings, now: Now) ->
         StoreError: the store, or a fact in it, can't be read.
     """
     state = State(settings, fence=opened.term << TERM_SHIFT, next_seq=opened.next_seq)
+    state.agenda.since_ms = now.wall_ms
     for kind in KINDS:
         await _recall(store, state, kind, now)
     unfinished = await Loader(store, state).recover()

@@ -12,6 +12,8 @@ from gowork.leader._core.calendars import SECOND_MS, At, Calendar, CalendarError
 from gowork.leader._core.model import Status
 from gowork.leader._core.ranges import RANGE_KEY, range_of
 from gowork.leader._core.schedules import (
+    Declared,
+    Declarer,
     Definition,
     Overlap,
     Schedule,
@@ -25,17 +27,20 @@ from gowork.leader._wire.specs import spec_from
 from gowork.proto import limits
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 from gowork.proto.status import FieldViolation
+from gowork.proto.worker.v1 import session_pb2
 
 #: Fields of a task that a schedule gives itself, or that say nothing of a task that is made again and again.
 _NOT_OF_A_TEMPLATE = ("id", "run_at_ms", "delay_ms", "expires_at_ms", "traceparent", "tracestate")
 
 
-def definition_from(schedule: pb.Schedule, now_ms: int, violations: Violations, prefix: str) -> Definition | None:
+def definition_from(
+    schedule: pb.Schedule, now_ms: int | None, violations: Violations, prefix: str
+) -> Definition | None:
     """Returns what a message asks for; None when something in it is wrong.
 
     Args:
         schedule: the message, which is changed.
-        now_ms: the time; there must be a tick after it.
+        now_ms: the time; there must be a tick after it. None: there need not be any.
         violations: what is wrong goes here.
         prefix: goes before the names of its fields there, as in `schedule.`.
     """
@@ -56,11 +61,36 @@ def definition_from(schedule: pb.Schedule, now_ms: int, violations: Violations, 
         schedule.end_at_ms,
         schedule.on_orphaned == pb.SCHEDULE_ORPHANED_STOP,
     )
-    if next(ticks_of(definition, now_ms), None) is None:
+    if now_ms is not None and next(ticks_of(definition, now_ms), None) is None:
         which = schedule.WhichOneof("when") or ""
         violations.append(FieldViolation(f"{prefix}{which}", "has no time that is to come; name a later one"))
         return None
     return definition
+
+
+def declared_from(hello: session_pb2.Hello) -> tuple[tuple[Declared, ...], list[str]]:
+    """Returns the schedules that a worker's handlers declare, and what is wrong with those that are left out.
+
+    A schedule at fault must not keep a worker from its tasks.
+    """
+    found: dict[str, Declared] = {}
+    faults: list[str] = []
+    for info in hello.handlers:
+        for schedule in info.schedules:
+            violations: Violations = []
+            if schedule.task.handler not in ("", info.name):
+                violations.append(FieldViolation("task.handler", f"is not {info.name!r}, whose schedule it is"))
+            if schedule.name in found:
+                violations.append(FieldViolation("name", "is declared twice"))
+            schedule.task.handler = info.name
+            definition = definition_from(schedule, None, violations, "")
+            if violations or definition is None:
+                words = "; ".join(f"{violation.field} {violation.description}" for violation in violations)
+                faults.append(f"schedule {schedule.name[:80]!r} of handler {info.name!r}: {words}")
+            else:
+                declarer = Declarer(info.name, info.plugin, info.plugin_version)
+                found[schedule.name] = Declared(schedule.name, definition, declarer)
+    return tuple(found.values()), faults
 
 
 def check_schedule_name(name: str, field: str, violations: Violations) -> None:

@@ -11,6 +11,7 @@ import grpc
 
 from gowork.leader._access.rights import CALLER, Identity, caller_name, pending_max
 from gowork.leader._core import commands as cmd
+from gowork.leader._core.declared import why_not
 from gowork.leader._core.kinds import SCHEDULES, TICKS
 from gowork.leader._core.model import Status
 from gowork.leader._core.schedules import Definition, Schedule, Ticks, ticks_of
@@ -34,8 +35,8 @@ from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 from gowork.proto.status import FieldViolation, Refusal, invalid
 
 _Context = grpc.aio.ServicerContext[Any, Any]
-#: What a schedule is, and how far it has come.
-_Found = tuple[Schedule, Ticks]
+#: What a schedule is, how far it has come, whether it is orphaned, and why declarations of it do not hold.
+_Found = tuple[Schedule, Ticks, bool, str]
 
 
 class Schedules:
@@ -77,14 +78,19 @@ class Schedules:
             # Asked here, because the engine asks its questions for all callers.
             caller = CALLER.get()
 
-            def look(state: State) -> list[tuple[str, Schedule, Ticks]]:
-                schedules, ticks = state.facts.of(SCHEDULES), state.facts.of(TICKS)
+            now_ms = self._engine.now().wall_ms
+
+            def look(state: State) -> list[tuple[str, _Found]]:
+                schedules = state.facts.of(SCHEDULES)
                 names = sorted(name for name in schedules if name > after and _may_see(caller, schedules[name]))
                 # One more, to see whether there are more.
-                return [(name, schedules[name], ticks[name]) for name in names[: number + 1]]
+                return [(name, _found(state, name, schedules[name], now_ms)) for name in names[: number + 1]]
 
             found = await self._engine.read(look)
-            messages = [schedule_message(*each, self._engine.now().wall_ms) for each in found[:number]]
+            messages = [
+                schedule_message(name, schedule, ticks, now_ms, orphaned=orphaned, ignored=ignored)
+                for name, (schedule, ticks, orphaned, ignored) in found[:number]
+            ]
             response, size = pb.ListSchedulesResponse(), 0
             for message in messages:
                 size += message.ByteSize() + 5
@@ -121,7 +127,7 @@ class Schedules:
             if violations:
                 raise invalid(violations)
             request_id = request.request_id or manual_request_id(self._engine.now().wall_ms, secrets.token_hex(4))
-            _, ticks = await self._find(request.name)
+            _, ticks, _, _ = await self._find(request.name)
             command = cmd.TriggerSchedule(request.name, request_id, ticks.unfinished, pending_max())
             answer = await self._engine.ask(command)
         return pb.TriggerScheduleResponse(task_id=answer.id, existing=answer.existing)
@@ -141,7 +147,7 @@ class Schedules:
             check_span(request.from_ms, request.until_ms, self._engine.now().wall_ms, violations)
             if violations:
                 raise invalid(violations)
-            schedule, _ = await self._find(request.name)
+            schedule, *_ = await self._find(request.name)
             definition = schedule.definition
             ticks = _ticks_between(definition, request.from_ms, request.until_ms)
             answer = await self._engine.ask(cmd.BackfillSchedule(request.name, definition, ticks, pending_max()))
@@ -153,10 +159,11 @@ class Schedules:
         Raises:
             Refusal: NOT_FOUND: there is none of this name.
         """
+        now_ms = self._engine.now().wall_ms
 
         def look(state: State) -> _Found | None:
-            schedule, ticks = state.facts.of(SCHEDULES).get(name), state.facts.of(TICKS).get(name)
-            return None if schedule is None or ticks is None else (schedule, ticks)
+            schedule = state.facts.of(SCHEDULES).get(name)
+            return None if schedule is None else _found(state, name, schedule, now_ms)
 
         found = await self._engine.read(look)
         if found is None:
@@ -165,9 +172,10 @@ class Schedules:
 
     async def _message(self, name: str) -> pb.Schedule:
         """Returns a schedule in full."""
-        schedule, ticks = await self._find(name)
+        schedule, ticks, orphaned, ignored = await self._find(name)
         statuses = await self._statuses([run.id for run in ticks.runs])
-        return schedule_message(name, schedule, ticks, self._engine.now().wall_ms, statuses=statuses)
+        now_ms = self._engine.now().wall_ms
+        return schedule_message(name, schedule, ticks, now_ms, orphaned=orphaned, ignored=ignored, statuses=statuses)
 
     async def _statuses(self, ids: Sequence[str]) -> dict[str, Status]:
         """Returns how far these tasks are. Those that have been removed are left out."""
@@ -178,6 +186,12 @@ class Schedules:
         statuses = await self._engine.read(look)
         stored = [id for id in ids if id not in statuses]
         return statuses | {brief.id: brief.status for brief in (await self._store.briefs(stored) if stored else ())}
+
+
+def _found(state: State, name: str, schedule: Schedule, now_ms: int) -> _Found:
+    declarers = state.agenda.declared.get(name, {}).values()
+    ignored = next((why for declarer in declarers if (why := why_not(schedule, declarer))), "")
+    return schedule, state.facts.of(TICKS)[name], state.agenda.is_orphaned(name, schedule, now_ms), ignored
 
 
 def _ticks_between(definition: Definition, from_ms: int, until_ms: int) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 
 import grpc
+from msgspec.structs import replace
 
 from gowork.leader._access.rights import CALLER
 from gowork.leader._core import commands as cmd
@@ -22,6 +23,7 @@ from gowork.leader._rpc.boundary import refusal_from, refusing
 from gowork.leader._rpc.descriptions import Descriptions
 from gowork.leader._rpc.hops import peer_of
 from gowork.leader._rpc.mapping import frame_from, hello_from
+from gowork.leader._rpc.schedule_messages import declared_from
 from gowork.leader._rpc.validation import Violations, check_hello
 from gowork.proto.status import FieldViolation, Refusal, invalid
 from gowork.proto.worker.v1 import session_pb2 as pb
@@ -113,7 +115,10 @@ class Sessions:
         async with refusing(context), self._counted():
             hello = await self._hello(request_iterator)
             stream = self._streams[connection] = _Stream(self._unread)
-            engine.post(hello_from(hello, connection, peer_of(context)))
+            schedules, faults = declared_from(hello)
+            hello.plugin_errors.extend(faults)
+            command = hello_from(hello, connection, peer_of(context))
+            engine.post(replace(command, schedules=schedules) if schedules else command)
             is_known = False
             reader = asyncio.create_task(self._read(request_iterator, connection, engine, stream))
             try:
@@ -265,6 +270,7 @@ class Sessions:
                     frame.welcome.reconnect_grace_ms = int(self._settings.reconnect_grace * 1000)
                     frame.welcome.reads_completions = True
                     frame.welcome.heeds_queues = True
+                    frame.welcome.heeds_schedules = True
                 case ef.EndSession():
                     pass
         if frame.ByteSize():

@@ -255,6 +255,13 @@ def check_hello(hello: session_pb2.Hello, violations: Violations) -> None:
         _check_name(handler.name, f"{prefix}name", violations)
         if handler.HasField("retry"):
             check_retry(handler.retry, f"{prefix}retry.", violations)
+        if len(handler.schedules) > limits.HANDLER_SCHEDULES_MAX:
+            message = f"has {len(handler.schedules)} schedules; the limit is {limits.HANDLER_SCHEDULES_MAX}"
+            violations.append(FieldViolation(f"{prefix}schedules", message))
+    schedules = sum(len(handler.schedules) for handler in hello.handlers)
+    if schedules > limits.WORKER_SCHEDULES_MAX:
+        message = f"declare {schedules} schedules; the limit is {limits.WORKER_SCHEDULES_MAX}"
+        violations.append(FieldViolation("hello.handlers", message))
     check_labels(hello.labels, "hello.labels", violations)
     _check_name(hello.version, "hello.version", violations)
     if len(hello.ended_instances) > limits.ENDED_INSTANCES_MAX:
