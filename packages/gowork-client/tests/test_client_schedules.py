@@ -202,6 +202,15 @@ def test_a_removed_schedule_is_unknown(client: Client, name: str) -> None:
             call(name)
 
 
+def test_the_code_of_the_documentation_runs(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOWORK_LEADER", address)
+    page = (Path(__file__).parents[3] / "docs" / "schedules.md").read_text()
+    (code,) = [block.split("```")[0] for block in page.split("```python\n")[1:] if "client.schedules" in block]
+    names: dict[str, Any] = {}
+    exec(compile(code, "schedules.md", "exec"), names)
+    assert names["handle"].id.startswith("nightly/manual-")
+
+
 async def test_the_asyncio_client_has_them_too(address: str, name: str) -> None:
     async with AsyncClient(address) as client:
         assert (await client.schedules.add(name, NIGHTLY, handler="h")).created
