@@ -34,6 +34,7 @@ RUN_BY = {
     "docs/fastapi.md": "tests/embedding/test_embedding_pages.py",
     "docs/hooks.md": "tests/repository/test_repository_hooks.py",
     "docs/retries.md": "tests/site/test_site_code.py",
+    "docs/schedules.md": "packages/gowork-client/tests/test_client_schedules.py",
     "docs/testing.md": "packages/gowork-testing/tests/test_testing_page.py",
     "docs/tracing.md": "tests/tracing/test_tracing_page.py",
     "docs/tutorial.md": "tests/site/test_site_code.py",

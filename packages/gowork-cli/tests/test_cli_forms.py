@@ -64,6 +64,7 @@ COMMANDS = [
     "leaders",
     "members",
     "remove",
+    "schedules",
     "show",
     "stats",
     "tasks",

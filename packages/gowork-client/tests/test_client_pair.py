@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gowork.client import AsyncClient, AsyncTaskHandle, AsyncWatch, Client, TaskHandle, Watch
+from gowork.client import AsyncClient, AsyncSchedules, AsyncTaskHandle, AsyncWatch, Client, Schedules, TaskHandle, Watch
 from gowork.client._async import connection as async_connection
 from gowork.client._async import flights as async_flights
 from gowork.client._async import lookout as async_lookout
@@ -19,7 +19,7 @@ from gowork.client._async import submitting as async_submitting
 from gowork.client._async import threads as async_threads
 from gowork.client._sync import connection, flights, lookout, routes, streams, submitting, threads
 
-PAIRS = [(AsyncClient, Client), (AsyncTaskHandle, TaskHandle), (AsyncWatch, Watch)]
+PAIRS = [(AsyncClient, Client), (AsyncSchedules, Schedules), (AsyncTaskHandle, TaskHandle), (AsyncWatch, Watch)]
 #: {what an asyncio class has: what a blocking one has in its place}
 METHODS = {"__aenter__": "__enter__", "__aexit__": "__exit__", "__aiter__": "__iter__", "__anext__": "__next__"}
 #: Classes that each have words of their own: the two watches do not begin at the same moment.
@@ -33,7 +33,7 @@ def blocking_type(text: str) -> str:
 
 
 def blocking_words(text: str | None) -> str:
-    return re.sub(r"\bAsync(Client|TaskHandle|Watch)\b", r"\1", re.sub(r"\b(async|await) ", "", text or ""))
+    return re.sub(r"\bAsync(Client|Schedules|TaskHandle|Watch)\b", r"\1", re.sub(r"\b(async|await) ", "", text or ""))
 
 
 def public(kind: type) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Completes ids of tasks and members, and names of handlers and queues, in a shell.
+"""Completes ids of tasks and members, and names of handlers, queues and schedules, in a shell.
 
 It asks the leader, for at most a second. If the leader does not answer, it completes nothing, and reports no error.
 """
@@ -50,6 +50,15 @@ def complete_member(context: click.Context, _parameter: click.Parameter, incompl
     try:
         with _client(context) as client:
             return [member.id for member in client.members() if member.id.startswith(incomplete)]
+    except (GoworkError, ValueError):
+        return []
+
+
+def complete_schedule(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Returns the names of schedules that begin with `incomplete`."""
+    try:
+        with _client(context) as client:
+            return [found.name for found in client.schedules.list() if found.name.startswith(incomplete)]
     except (GoworkError, ValueError):
         return []
 

@@ -15,7 +15,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from gowork.client import (
+    At,
     Attempt,
+    Cron,
+    Every,
     Explanation,
     HandlerInfo,
     LeaderInfo,
@@ -25,6 +28,7 @@ from gowork.client import (
     Queue,
     QueueCounts,
     ResultError,
+    Schedule,
     Stats,
     TaskInfo,
     TaskView,
@@ -143,6 +147,51 @@ def explanation_record(explanation: Explanation) -> Record:
 def queue_record(queue: Queue) -> Record:
     """Converts a queue."""
     return dataclasses.asdict(queue)
+
+
+def schedule_record(schedule: Schedule) -> Record:
+    """Converts a schedule."""
+    when = schedule.when
+    times: Record | None
+    match when:
+        case Cron():
+            times = {"cron": when.expression, "tz": str(when.tz)}
+        case Every():
+            anchor = when.anchor if isinstance(when.anchor, datetime) else None
+            times = {"every": when.interval, "anchor": _time(anchor)}
+        case At():
+            moments: Any = when.times
+            times = {"at": [_time(moment) for moment in moments]}
+        case None:
+            times = None
+    record = {
+        name: getattr(schedule, name) for name in Schedule.__dataclass_fields__ if name not in ("when", "task", "runs")
+    }
+    record = {name: _time(value) if isinstance(value, datetime) else value for name, value in record.items()}
+    task = dataclasses.asdict(schedule.task)
+    data = task["payload"] if isinstance(task["payload"], bytes) else b""
+    return {
+        **record,
+        "next_ticks": [_time(tick) for tick in schedule.next_ticks],
+        "skipped_ticks": dict(schedule.skipped_ticks),
+        "when": times,
+        "task": {
+            # The times that the task of a schedule does not have are left out.
+            **{name: task[name] for name in task if name not in ("id", "run_at", "delay", "expires_at")},
+            "payload": "" if data else task["payload"],
+            "data": _base64(data),
+        },
+        "runs": [
+            {
+                "tick": _time(run.tick),
+                "task_id": run.task_id,
+                "made_at": _time(run.made_at),
+                "triggered": run.triggered,
+                "status": run.status,
+            }
+            for run in schedule.runs
+        ],
+    }
 
 
 def handler_record(handler: HandlerInfo) -> Record:

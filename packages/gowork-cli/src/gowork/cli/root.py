@@ -31,6 +31,7 @@ _OWN = {
     "queues": "gowork.cli.commands.queues:queues",
     "remove": "gowork.cli.commands.cancel:remove",
     "retry": "gowork.cli.commands.retry:retry",
+    "schedules": "gowork.cli.commands.schedules:schedules",
     "show": "gowork.cli.commands.show:show",
     "stats": "gowork.cli.commands.stats:stats",
     "store": "gowork.cli.commands.store:store",

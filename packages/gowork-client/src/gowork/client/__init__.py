@@ -6,6 +6,7 @@ from gowork.base.tls_files import TlsFiles
 from gowork.client._activity_models import Activity, QueueActivity, QueueCounts
 from gowork.client._async.client import AsyncClient
 from gowork.client._async.handles import AsyncTaskHandle
+from gowork.client._async.schedules import AsyncSchedules
 from gowork.client._async.watches import AsyncWatch
 from gowork.client._change_models import CancelledTasks, RetriedTasks
 from gowork.client._handler_models import HandlerInfo, HandlerVersion
@@ -39,8 +40,22 @@ from gowork.client._models import (
     TaskView,
 )
 from gowork.client._queue_models import Explanation, Queue, WaitCode, WaitReason, WorkerVerdict
+from gowork.client._schedule_models import (
+    AddedSchedule,
+    At,
+    Backfill,
+    Cron,
+    Every,
+    Schedule,
+    ScheduleOptions,
+    ScheduleOrphaned,
+    ScheduleOverlap,
+    ScheduleRun,
+    SkipReason,
+)
 from gowork.client._sync.client import Client
 from gowork.client._sync.handles import TaskHandle
+from gowork.client._sync.schedules import Schedules
 from gowork.client._sync.watches import Watch
 from gowork.client._version import __version__
 from gowork.client.errors import (
@@ -69,12 +84,16 @@ from gowork.client.errors import (
 
 __all__ = [
     "Activity",
+    "AddedSchedule",
     "AlreadyExists",
     "AsyncClient",
+    "AsyncSchedules",
     "AsyncTaskHandle",
     "AsyncWatch",
+    "At",
     "Attempt",
     "AttemptOutcome",
+    "Backfill",
     "CallError",
     "CancelledTasks",
     "CertificateError",
@@ -83,7 +102,9 @@ __all__ = [
     "ClientForked",
     "CodecSetupError",
     "ComparedStore",
+    "Cron",
     "DeadlineExceeded",
+    "Every",
     "Explanation",
     "FailedPrecondition",
     "Failure",
@@ -121,6 +142,13 @@ __all__ = [
     "RetriedTasks",
     "RetryPolicy",
     "RunOptions",
+    "Schedule",
+    "ScheduleOptions",
+    "ScheduleOrphaned",
+    "ScheduleOverlap",
+    "ScheduleRun",
+    "Schedules",
+    "SkipReason",
     "Stats",
     "StoreComparison",
     "StoreVerdict",

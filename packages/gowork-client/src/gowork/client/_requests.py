@@ -132,7 +132,7 @@ class TaskEncoder:
 
     def now_ms(self) -> int:
         """The time of this machine, in milliseconds since the epoch."""
-        return _moment_ms(self._now(), "delay")
+        return moment_ms(self._now(), "delay")
 
 
 def task_fields(task: models.NewTask) -> dict[str, Any]:
@@ -157,13 +157,13 @@ def task_fields(task: models.NewTask) -> dict[str, Any]:
     if task.selector is not None:
         fields["selector"] = arguments.pairs(task.selector, "selector")
     if task.run_at is not None:
-        fields["run_at_ms"] = _moment_ms(task.run_at, "run_at")
+        fields["run_at_ms"] = moment_ms(task.run_at, "run_at")
     if task.delay is not None:
         fields["delay_ms"] = duration_ms(task.delay, "delay")
     if task.time_limit is not None:
         fields["time_limit_ms"] = duration_ms(task.time_limit, "time_limit")
     if task.expires_at is not None:
-        fields["expires_at_ms"] = _moment_ms(task.expires_at, "expires_at")
+        fields["expires_at_ms"] = moment_ms(task.expires_at, "expires_at")
     if task.expires_in is not None:
         fields["expires_in_ms"] = duration_ms(task.expires_in, "expires_in")
     if task.retry is not None:
@@ -352,7 +352,12 @@ def _on_lost(word: models.OnLost | str) -> scheduler.OnLost.ValueType:
     return scheduler.OnLost.Value(f"ON_LOST_{known}")
 
 
-def _moment_ms(moment: models.Moment, field: str) -> int:
+def moment_ms(moment: models.Moment, field: str) -> int:
+    """Returns a moment in milliseconds since the Unix epoch.
+
+    Raises:
+        InvalidArgument: when it is neither a number nor a datetime with a time zone.
+    """
     if isinstance(moment, datetime):
         if moment.tzinfo is None:
             raise InvalidArgument.of(

@@ -15,6 +15,7 @@ from gowork.client import _handler_models as handler_models
 from gowork.client import _leader_models as leader_models
 from gowork.client import _models as models
 from gowork.client import _queue_models as queue_models
+from gowork.client import _schedule_models as schedule_models
 from gowork.client._encrypting import decrypt, open_texts
 from gowork.proto.cluster.v1 import leader_pb2 as cluster
 from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
@@ -227,6 +228,88 @@ def _handler_version(message: cluster.HandlerVersion) -> handler_models.HandlerV
     )
 
 
+def schedule(message: scheduler.Schedule) -> schedule_models.Schedule:
+    """Converts a schedule, as GetSchedule or ListSchedules answers it."""
+    return schedule_models.Schedule(
+        name=message.name,
+        when=_when(message),
+        task=_template(message.task),
+        overlap=_OVERLAP(message.overlap),
+        catch_up_window=message.catch_up_window_ms / 1000,
+        jitter=message.jitter_ms / 1000,
+        start_at=_moment(message.start_at_ms),
+        end_at=_moment(message.end_at_ms),
+        on_orphaned=_ORPHANED(message.on_orphaned),
+        paused=message.paused,
+        pause_reason=message.pause_reason,
+        paused_by=message.paused_by,
+        paused_at=_moment(message.paused_at_ms),
+        next_ticks=tuple(map(_known_moment, message.next_at_ms)),
+        runs=tuple(map(_run, message.runs)),
+        made_ticks=message.made_ticks,
+        skipped_ticks=_skipped(message.skipped),
+        waiting_tick=_moment(message.waiting_tick_ms),
+        declared_by_handler=message.declared_by_handler,
+        declared_by_plugin=message.declared_by_plugin,
+        declared_by_version=message.declared_by_version,
+        orphaned=message.orphaned,
+        declaration_ignored=message.declaration_ignored,
+        created_at=_moment(message.created_at_ms),
+        changed_at=_moment(message.changed_at_ms),
+        dealt_with_until=_moment(message.dealt_with_until_ms),
+    )
+
+
+def _when(
+    message: scheduler.Schedule,
+) -> schedule_models.Cron | schedule_models.Every | schedule_models.At | None:
+    match message.WhichOneof("when"):
+        case "cron":
+            return schedule_models.Cron(message.cron.expression, message.cron.time_zone or "UTC")
+        case "every":
+            return schedule_models.Every(message.every.every_ms / 1000, _moment(message.every.anchor_ms))
+        case "at":
+            return schedule_models.At(tuple(map(_known_moment, message.at.at_ms)))
+        case _:
+            return None
+
+
+def _template(task: scheduler.Task) -> models.NewTask:
+    """Converts the task of each tick. What is not set is None, as when the schedule was added."""
+    return models.NewTask(
+        payload=task.data or task.payload,
+        handler=task.handler or None,
+        priority=_PRIORITY(task.priority) if task.priority else None,
+        queue=task.queue or None,
+        labels=dict(task.labels) or None,
+        selector=dict(task.selector) or None,
+        time_limit=task.time_limit_ms / 1000 if task.time_limit_ms else None,
+        retry=_retry(task.retry) if task.HasField("retry") else None,
+        concurrency_key=task.concurrency_key or None,
+        expires_in=task.expires_in_ms / 1000 if task.expires_in_ms else None,
+        plugin_version=task.plugin_version or None,
+    )
+
+
+def _run(message: scheduler.ScheduleRun) -> schedule_models.ScheduleRun:
+    return schedule_models.ScheduleRun(
+        tick=_known_moment(message.tick_ms),
+        task_id=message.task_id,
+        made_at=_known_moment(message.made_at_ms),
+        triggered=message.triggered,
+        status=_STATUS(message.status) if message.status else None,
+    )
+
+
+def _skipped(rows: Iterable[scheduler.SkippedTicks]) -> dict[schedule_models.SkipReason, int]:
+    """Returns {reason: ticks}. It sums up, because unknown reasons of a newer leader all read as UNSPECIFIED."""
+    counts: dict[schedule_models.SkipReason, int] = {}
+    for row in rows:
+        reason = _SKIP_REASON(row.reason)
+        counts[reason] = counts.get(reason, 0) + row.ticks
+    return counts
+
+
 def _member_stats(message: scheduler.MemberStats) -> models.MemberStats:
     liveness = _named(models.Liveness, message.liveness)
     return models.MemberStats(liveness, message.members, message.slots, message.running)
@@ -287,8 +370,13 @@ def _progress(message: scheduler.Progress) -> models.Progress:
 
 
 def _moment(ms: int) -> datetime | None:
+    return _known_moment(ms) if ms else None
+
+
+def _known_moment(ms: int) -> datetime:
+    """Converts a time that is always set, so that 0 is the beginning of 1970."""
     # Clamped, because one time for which Python has no year must not make a whole listing unreadable.
-    return _EPOCH + timedelta(milliseconds=min(max(ms, _MOMENT_MS_MIN), _MOMENT_MS_MAX)) if ms else None
+    return _EPOCH + timedelta(milliseconds=min(max(ms, _MOMENT_MS_MIN), _MOMENT_MS_MAX))
 
 
 def _named(kind: type[EnumT], name: str) -> EnumT:
@@ -313,3 +401,6 @@ _WAIT_CODE = _reader(queue_models.WaitCode, scheduler.WaitCode, "WAIT_CODE_", "O
 _LIVENESS = _reader(models.Liveness, cluster.MemberLiveness, "MEMBER_LIVENESS_")
 _VERDICT = _reader(leader_models.StoreVerdict, cluster.StoreVerdict, "STORE_VERDICT_")
 _MEMBER_KIND = _reader(models.MemberKind, cluster.MemberKind, "MEMBER_KIND_")
+_OVERLAP = _reader(schedule_models.ScheduleOverlap, scheduler.ScheduleOverlap, "SCHEDULE_OVERLAP_")
+_ORPHANED = _reader(schedule_models.ScheduleOrphaned, scheduler.ScheduleOrphaned, "SCHEDULE_ORPHANED_")
+_SKIP_REASON = _reader(schedule_models.SkipReason, scheduler.SkipReason, "SKIP_REASON_")

@@ -10,7 +10,6 @@ import click
 import msgspec
 
 from gowork.cli.bulk import add_file
-from gowork.cli.completions import complete_handler
 from gowork.cli.group import EXIT_FAILED
 from gowork.cli.options import CommonOptions, OutputFormat, common_options, pass_common
 from gowork.cli.output import harmless, write_record
@@ -18,10 +17,9 @@ from gowork.cli.parameters import duration, pairs, time
 from gowork.cli.payload_checks import PayloadChecks
 from gowork.cli.payloads import payload_of
 from gowork.cli.records import task_record
+from gowork.cli.task_options import task_options
 from gowork.cli.waiting import spinning
-from gowork.client import Priority, TaskInfo, TaskOptions, TaskStatus, TaskView
-
-_PRIORITIES = [priority for priority in Priority if priority is not Priority.UNSPECIFIED]
+from gowork.client import TaskInfo, TaskOptions, TaskStatus, TaskView
 
 
 @click.command(
@@ -45,24 +43,7 @@ A FILE has a task on each line. The options of a line replace those given here:
    "on_lost": "fail"}"""
 )
 @click.argument("words", metavar="[ID] PAYLOAD", nargs=-1)
-@click.option(
-    "--handler",
-    metavar="NAME",
-    shell_complete=complete_handler,
-    help="The handler that runs the task.  [default: the worker's default handler]",
-)
-@click.option(
-    "--priority",
-    type=click.Choice(_PRIORITIES, case_sensitive=False),
-    help="HIGH starts before MEDIUM, and MEDIUM before LOW.  [default: low]",
-)
-@click.option("--queue", metavar="NAME", help="The queue in which the task waits.  [default: default]")
-@click.option(
-    "--label", "labels", metavar="KEY=VALUE", multiple=True, help="A label by which you can find the task. Repeatable."
-)
-@click.option(
-    "--selector", metavar="KEY=VALUE", multiple=True, help="Only workers with this label may run the task. Repeatable."
-)
+@task_options
 @click.option(
     "--in",
     "delay",
@@ -72,24 +53,6 @@ A FILE has a task on each line. The options of a line replace those given here:
 )
 @click.option(
     "--at", "run_at", type=time, metavar="TIME", help="Start the task no earlier than this, as in 2026-12-24T18:00."
-)
-@click.option("--time-limit", type=duration, metavar="DURATION", help="How long one attempt may run.")
-@click.option(
-    "--expires-in",
-    type=duration,
-    metavar="DURATION",
-    help="If the task has not started within this time, it ends as expired.",
-)
-@click.option(
-    "--key",
-    "concurrency_key",
-    metavar="KEY",
-    help="The concurrency key. Tasks of a queue with the same key share a limit; see gowork queues set.",
-)
-@click.option(
-    "--plugin-version",
-    metavar="RANGE",
-    help="Only workers that have the handler from a plugin of such a version may run the task, as in '>=1.2,<2'.",
 )
 @click.option(
     "--unique",
@@ -102,13 +65,6 @@ A FILE has a task on each line. The options of a line replace those given here:
     metavar="DURATION",
     help="With --unique: the key stays taken for this long after the task was scheduled, even if it ends before.",
 )
-@click.option(
-    "--on-lost",
-    type=click.Choice(["again", "fail"], case_sensitive=False),
-    help="fail: if an attempt may have begun and nobody reports how it ended, do not run the task again: it ends with "
-    "ERROR.  [default: what its handler says, or again]",
-)
-@click.option("--max-attempts", type=click.IntRange(1, 1000), help="How many attempts the task has.")
 @click.option(
     "--wait",
     is_flag=True,

@@ -22,6 +22,7 @@ from gowork.client import _responses as responses
 from gowork.client._activity_models import Activity
 from gowork.client._async.calls import Calls
 from gowork.client._async.connection import Connection
+from gowork.client._async.schedules import AsyncSchedules
 from gowork.client._async.threads import blocking
 from gowork.client._backups import BackupFile
 from gowork.client._calls import ADDRESS_VARIABLE, CallSettings, Tries
@@ -111,6 +112,11 @@ class AsyncOperations:
     def address(self) -> str:
         """The addresses that the client was given: HOST:PORT, several joined by commas."""
         return self._settings.address
+
+    @property
+    def schedules(self) -> AsyncSchedules:
+        """The calls about schedules, which make tasks again and again."""
+        return AsyncSchedules(self, self._connection, self._calls, self._settings, check_payloads=self._checks_all)
 
     async def members(self) -> list[Member]:
         """Returns the members of the cluster, in the order of their ids.

@@ -34,6 +34,7 @@ from gowork.client._payloads import encode_payload
 from gowork.client._queue_models import Explanation, Queue
 from gowork.client._sync.calls import Calls
 from gowork.client._sync.connection import Connection
+from gowork.client._sync.schedules import Schedules
 from gowork.client._sync.threads import blocking
 from gowork.client.errors import LeaderTooOld, PermissionDenied
 from gowork.proto.cluster.v1 import leader_pb2 as cluster
@@ -112,6 +113,11 @@ class Operations:
     def address(self) -> str:
         """The addresses that the client was given: HOST:PORT, several joined by commas."""
         return self._settings.address
+
+    @property
+    def schedules(self) -> Schedules:
+        """The calls about schedules, which make tasks again and again."""
+        return Schedules(self, self._connection, self._calls, self._settings, check_payloads=self._checks_all)
 
     def members(self) -> list[Member]:
         """Returns the members of the cluster, in the order of their ids.
