@@ -61,7 +61,7 @@ def test_every_option_reaches_the_schedule(gowork, name: str) -> None:
     options = [
         *("--cron", "0 3 * * *", "--tz", "Europe/Berlin", "--handler", "nobody's", "--no-check"),
         *("--priority", "high", "--queue", "q", "--label", "a=b", "--selector", "c=d", "--time-limit", "1m"),
-        *("--expires-in", "1h", "--key", "k", "--plugin-version", ">=1", "--max-attempts", "3"),
+        *("--expires-in", "1h", "--key", "k", "--plugin-version", ">=1", "--max-attempts", "3", "--on-lost", "fail"),
         *("--overlap", "queue-one", "--catch-up", "2h", "--jitter", "5s", "--paused"),
         *("--start", "2030-01-01T00:00Z", "--end", "2200-01-01T00:00Z"),
     ]
@@ -85,6 +85,9 @@ def test_every_option_reaches_the_schedule(gowork, name: str) -> None:
         "concurrency_key": "k",
         "expires_in": 3600.0,
         "plugin_version": ">=1",
+        "unique": None,
+        "unique_for": None,
+        "on_lost": "FAIL",
     }
     wanted = {
         "overlap": "QUEUE_ONE",

@@ -26,6 +26,7 @@ from gowork.client import (
     LeaderTooOld,
     NewTask,
     NotFound,
+    OnLost,
     Priority,
     Schedule,
     ScheduleOrphaned,
@@ -89,6 +90,9 @@ def test_a_schedule_is_answered_as_it_was_added(client: Client, name: str) -> No
         retry=3,
         concurrency_key="k",
         plugin_version=">=1",
+        unique="nightly",
+        unique_for=7200,
+        on_lost="fail",
         overlap=ScheduleOverlap.QUEUE_ONE,
         catch_up_window=timedelta(minutes=1),
         jitter=5,
@@ -114,6 +118,9 @@ def test_a_schedule_is_answered_as_it_was_added(client: Client, name: str) -> No
         retry=retry,
         concurrency_key="k",
         plugin_version=">=1",
+        unique="nightly",
+        unique_for=7200.0,
+        on_lost=OnLost.FAIL,
     )
     assert getattr(retry, "max_attempts", None) == 3
     assert (found.overlap, found.catch_up_window, found.jitter) == (ScheduleOverlap.QUEUE_ONE, 60.0, 5.0)

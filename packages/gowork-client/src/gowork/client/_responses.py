@@ -288,6 +288,9 @@ def _template(task: scheduler.Task) -> models.NewTask:
         concurrency_key=task.concurrency_key or None,
         expires_in=task.expires_in_ms / 1000 if task.expires_in_ms else None,
         plugin_version=task.plugin_version or None,
+        unique=task.unique_key or None,
+        unique_for=task.unique_for_ms / 1000 if task.unique_for_ms else None,
+        on_lost=_ON_LOST(task.on_lost) if task.on_lost else None,
     )
 
 
