@@ -199,6 +199,25 @@ def test_a_handler_of_the_workers_page_stops_when_it_is_cancelled() -> None:
     assert outcome.status is Status.CANCELLED
 
 
+@dataclass
+class ImportJob:
+    """What the page's handler with checkpoints takes."""
+
+    path: str
+
+
+def test_a_handler_of_the_workers_page_goes_on_where_it_stopped() -> None:
+    written: list[str] = []
+
+    def read_rows(path: str, start: int) -> list[str]:
+        return ["a", "b", "c"][start:]
+
+    names = {"handler": handler, "Context": Context, "ImportJob": ImportJob}
+    page = call(part(WORKER, "import_rows"), names | {"read_rows": read_rows, "write_row": written.append})
+    outcome = run_handler(page["import_rows"], ImportJob("f"), checkpoint=1)
+    assert (outcome.result, outcome.checkpoint, written) == (3, 3, ["b", "c"])
+
+
 @pytest.mark.parametrize(
     ("word", "shown"),
     [
