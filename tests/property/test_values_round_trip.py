@@ -99,6 +99,9 @@ def _union(items: tuple[Case, Case]) -> Case:
     if {int, _NATURAL} <= set(get_args(made)):
         # msgspec holds every number to the bounds of either.
         reject()
+    if all("first_field" in getattr(each, "__annotations__", ()) for each in get_args(made)):
+        # What is written says nothing of which of the two it was.
+        reject()
     return made, items[0][1] | items[1][1]
 
 

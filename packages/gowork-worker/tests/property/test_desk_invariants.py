@@ -337,4 +337,4 @@ class Worker(RuleBasedStateMachine):
 
 
 TestWorker = Worker.TestCase
-TestWorker.settings = settings(max_examples=100, stateful_step_count=50, deadline=None, derandomize=True, database=None)
+TestWorker.settings = settings(max_examples=60, stateful_step_count=50, deadline=None, derandomize=True, database=None)
