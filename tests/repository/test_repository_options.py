@@ -59,7 +59,9 @@ def test_words_are_the_same(name: str) -> None:
 def test_what_programs_that_do_both_hand_over_is_understood() -> None:
     ctx = Context(id="parent")
     task = client.NewTask("b", queue="slow", retry=client.RetryPolicy(max_attempts=3, no_retry=("KeyError",)))
-    ctx.schedule_many(["a", task], priority=client.Priority.HIGH, on_lost=client.OnLost.FAIL)
+    # The worker knows no types of the client's.
+    options: Any = {"priority": client.Priority.HIGH, "on_lost": client.OnLost.FAIL}
+    ctx.schedule_many(["a", task], **options)
     first, second = ctx.follow_ups
     assert [follow_up.priority for follow_up in ctx.follow_ups] == ["high", "high"]
     assert (first.on_lost, first.retry) == ("fail", None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from leader_serving import ServedLeader
 
 from gowork.proto import limits
@@ -12,7 +14,7 @@ SNOOZED = pb.ATTEMPT_OUTCOME_SNOOZED
 TOO_LONG = b"b" * (limits.CHECKPOINT_BYTES_MAX + 1)
 
 
-def word(grant: spb.Grant, state: bytes, **fields: bool) -> spb.ProgressReport:
+def word(grant: spb.Grant, state: bytes, **fields: Any) -> spb.ProgressReport:
     return spb.ProgressReport(fence=grant.fence, id=grant.id, checkpoint=state, **fields)
 
 
