@@ -20,6 +20,7 @@ from gowork.leader._access.rights import Identity
 from gowork.leader._app import node
 from gowork.proto.cluster.v1 import leader_pb2 as cpb
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
+from gowork.proto.worker.v1 import session_pb2 as spb
 
 DENIED = grpc.StatusCode.PERMISSION_DENIED
 IDLE = cpb.HEARTBEAT_STATUS_IDLE
@@ -28,6 +29,7 @@ EVERYBODY = (
     entry("queue", "client", "admin", queues=["web"]),
     entry("free", "client", "admin"),
     entry("w", "worker", handlers=["thumbnail"]),
+    entry("mailer", "worker", queues=["mail-*"]),
     entry("w1", "worker"),
     entry("w2", "worker"),
 )
@@ -148,9 +150,47 @@ async def test_a_worker_schedules_follow_ups_within_its_bounds_alone(leader: Ser
     async with with_token(leader, "w").worker(handlers=["thumbnail"]) as session:
         first, second = await session.grants(2)
         await session.report(first, follow_ups=[pb.Task(id="next", handler="shell")])
-        assert (await free.get(first.id)).failure.message.endswith("worker w may not schedule for handler 'shell'")
+        message = (await free.get(first.id)).failure.message
+        assert message.endswith("worker w may not schedule for handler 'shell' in queue 'default'")
         await session.report(second, follow_ups=[pb.Task(id="next", handler="thumbnail")])
         assert (await free.get("next")).handler == "thumbnail"
+
+
+async def test_a_worker_that_is_bound_to_queues_takes_from_these_alone(leader: ServedLeader) -> None:
+    mailer, free = with_token(leader, "mailer"), with_token(leader, "free")
+    refused = (([], "takes tasks of all; name its queues by --queue"), (["mail-in", "web"], "the queue 'web'"))
+    for queues, advice in refused:
+        session = mailer.session()
+        infos = [{"name": "thumbnail"}]
+        await session.send(hello={"name": "m", "instance": "i", "slots": 1, "handlers": infos, "queues": queues})
+        refusal = await session.refusal()
+        assert (refusal.reason, advice in refusal.message) == ("OUT_OF_BOUNDS", True), refusal
+    await free.submit("a", queue="web", handler="thumbnail")
+    await free.submit("b", "c", queue="mail-in", handler="thumbnail")
+    async with mailer.worker(handlers=["thumbnail"], queues=["mail-in"]) as session:
+        first, second = await session.grants(2)
+        assert {first.id, second.id} == {"b", "c"}
+        await session.report(first, follow_ups=[pb.Task(id="next", queue="web", handler="thumbnail")])
+        message = (await free.get(first.id)).failure.message
+        assert message.endswith("worker mailer may not schedule for handler 'thumbnail' in queue 'web'")
+        await session.report(second, follow_ups=[pb.Task(id="next", queue="mail-out", handler="thumbnail")])
+        assert (await free.get("next")).queue == "mail-out"
+
+
+async def test_a_worker_declares_schedules_for_its_queues_alone(leader: ServedLeader) -> None:
+    declared = [
+        pb.Schedule(name=queue, every=pb.EveryTimes(every_ms=3_600_000), task=pb.Task(payload="1", queue=queue))
+        for queue in ("mail-in", "web", "")
+    ]
+    async with with_token(leader, "mailer").worker(
+        queues=["mail-in"], handlers=[spb.HandlerInfo(name="thumbnail", schedules=declared)]
+    ):
+        answer = await with_token(leader, "free").cluster.Members(cpb.MembersRequest(), timeout=PATIENCE)
+        for name, error in zip(("web", ""), answer.members[0].plugin_errors, strict=True):
+            assert f"schedule {name!r} of handler 'thumbnail': " in error
+            assert "task.queue is none into which worker mailer may schedule" in error
+    found = await with_token(leader, "free").scheduler.ListSchedules(pb.ListSchedulesRequest(), timeout=PATIENCE)
+    assert [schedule.name for schedule in found.schedules] == ["mail-in"]
 
 
 # Callback workers.
@@ -313,14 +353,3 @@ def test_only_stars_and_question_marks_are_special_in_patterns() -> None:
         ("x", False),
     ):
         assert bound.may_queue(queue) is allowed, queue
-
-
-async def test_a_worker_that_is_bound_to_queues_gets_no_session(tmp_path: Path) -> None:
-    async with known_by_tokens(tmp_path, entry("w", "client", queues=["web"])) as leader:
-        # As a certificate with the role worker would have it.
-        identity = Identity("w", frozenset({Role.WORKER}), ("web",))
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Access, "admit", lambda self, call, context: identity)
-            session = leader.session()
-            await session.hello("w")
-            assert (await session.refusal()).reason == "OUT_OF_BOUNDS"

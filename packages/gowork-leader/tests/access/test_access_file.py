@@ -49,7 +49,6 @@ NOTHING = f"sha256:{hashlib.sha256().hexdigest()}"
             "is also that of 'a'",
         ),
         (f'[[identity]]\nname = "a"\nroles = ["leader"]\ntokens = ["{TOKEN}"]', "have certificates, not tokens"),
-        ('[[identity]]\nname = "a"\nroles = ["worker"]\nqueues = ["q"]', "a worker can be bound to handlers"),
         ('revoked = ["serial:XY"]', "must be serial: and hexadecimal digits"),
         ('join_networks = [""]', "is no network or host"),
         ('join_networks = ["10.0.0.0/33"]', "'10.0.0.0/33' is no network or host"),

@@ -138,8 +138,6 @@ def _faults(found: AccessFile) -> list[str]:
             owners[each] = entry.name
         if entry.roles and {Role.LEADER, Role.PROXY} & set(entry.roles) and entry.tokens:
             faults.append(f"{at}: leaders and proxies have certificates, not tokens")
-        if entry.queues is not None and Role.WORKER in (entry.roles or ()):
-            faults.append(f"{at}: a worker can be bound to handlers, not to queues")
     faults += [
         f"revoked: {each[:80]!r} must be serial: and hexadecimal digits in lower case"
         for each in found.revoked

@@ -349,7 +349,7 @@ def _out_of_bounds(tasks: Iterable[scheduler_pb2.Task]) -> str:
     task = next(outside, None)
     if task is None:
         return ""
-    words = f"{caller.words} may not schedule for handler {task.handler!r}"
+    words = f"{caller.words} may not schedule for handler {task.handler!r} in queue {task.queue or DEFAULT_QUEUE!r}"
     if (record := RECORDER.get()) is not None:
         record(Refusal(grpc.StatusCode.PERMISSION_DENIED, "OUT_OF_BOUNDS", words))
     return words

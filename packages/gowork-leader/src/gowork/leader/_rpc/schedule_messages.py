@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from itertools import islice
 
+from gowork.leader._access.rights import CALLER
 from gowork.leader._core.calendars import SECOND_MS, At, Calendar, CalendarError, Cron, Every, check_cron
 from gowork.leader._core.model import Status
 from gowork.leader._core.ranges import RANGE_KEY, range_of
@@ -23,7 +24,7 @@ from gowork.leader._core.schedules import (
     ticks_of,
 )
 from gowork.leader._rpc.validation import Violations, check_handler_name, check_task
-from gowork.leader._wire.specs import spec_from
+from gowork.leader._wire.specs import DEFAULT_QUEUE, spec_from
 from gowork.proto import limits
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 from gowork.proto.status import FieldViolation
@@ -73,6 +74,7 @@ def declared_from(hello: session_pb2.Hello) -> tuple[tuple[Declared, ...], list[
 
     A schedule at fault must not keep a worker from its tasks.
     """
+    caller = CALLER.get()
     found: dict[str, Declared] = {}
     faults: list[str] = []
     for info in hello.handlers:
@@ -82,6 +84,8 @@ def declared_from(hello: session_pb2.Hello) -> tuple[tuple[Declared, ...], list[
                 violations.append(FieldViolation("task.handler", f"is not {info.name!r}, whose schedule it is"))
             if schedule.name in found:
                 violations.append(FieldViolation("name", "is declared twice"))
+            if caller is not None and not caller.may_queue(schedule.task.queue or DEFAULT_QUEUE):
+                violations.append(FieldViolation("task.queue", f"is none into which {caller.words} may schedule"))
             schedule.task.handler = info.name
             definition = definition_from(schedule, None, violations, "")
             if violations or definition is None:

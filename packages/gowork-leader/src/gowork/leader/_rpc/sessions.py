@@ -284,13 +284,17 @@ class Sessions:
 
 
 def _check_bounds(hello: pb.Hello) -> None:
-    """Raises Refusal: PERMISSION_DENIED: the worker may not run one of its handlers."""
+    """Raises Refusal: PERMISSION_DENIED: the worker may not run one of its handlers, or take from one of its queues."""
     caller = CALLER.get()
     if caller is None:
         return
-    if caller.queues is not None:
-        message = f"{caller.words} is bound to queues, and a worker takes tasks of all; bind it to handlers"
+    if caller.queues is not None and not hello.queues:
+        message = f"{caller.words} is bound to queues, and takes tasks of all; name its queues by --queue"
         raise Refusal(grpc.StatusCode.PERMISSION_DENIED, "OUT_OF_BOUNDS", message)
+    for queue in hello.queues:
+        if not caller.may_queue(queue):
+            message = f"{caller.words} may not take tasks of the queue {queue!r}; name its queues by --queue"
+            raise Refusal(grpc.StatusCode.PERMISSION_DENIED, "OUT_OF_BOUNDS", message)
     # A worker's default handler runs tasks that name none.
     for name in [info.name for info in hello.handlers] + [""] * any(info.is_default for info in hello.handlers):
         if not caller.may_handler(name):
