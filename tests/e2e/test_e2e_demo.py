@@ -43,6 +43,7 @@ def processes_of(folder: Path) -> list[psutil.Process]:
     return found
 
 
+@pytest.mark.longer
 def test_the_demo_completes_every_task_and_cleans_up(tmp_path: Path) -> None:
     out = demo(tmp_path)
     assert re.search(r"SIGKILL for worker \w+ \(pid \d+\), which held \d+ tasks", out)

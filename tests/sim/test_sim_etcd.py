@@ -146,6 +146,7 @@ requests = st.one_of(
 )
 
 
+@pytest.mark.longer
 @given(asked=st.lists(requests, min_size=1, max_size=14), watched=st.tuples(some_keys, ends))
 @settings(max_examples=60, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 def test_it_answers_each_request_and_each_watch_as_a_real_one(

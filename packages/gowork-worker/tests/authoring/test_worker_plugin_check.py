@@ -155,10 +155,11 @@ def test_what_loading_does_wrong_is_said(
         ("    raise ValueError('no')", "runs", "it failed: "),
         ("    return object()", "runs", "it failed: "),
         ("    import os; os._exit(3)", "runs", "it ends its process (exit code 3)"),
-        (
+        pytest.param(
             "    import time; time.sleep(2); return 1",
             "does not block its loop",
             "plugged.py:6: import time; time.",
+            marks=pytest.mark.longer,
         ),
         ("    global kept; kept = open('/dev/null')", "leaves nothing behind", "files or sockets stay open: /dev/null"),
     ],
