@@ -46,6 +46,12 @@ def test_a_unique_key_is_not_sent_to_a_leader_that_would_drop_it(fields: LeaderF
 
 
 @pytest.mark.parametrize("fields", OLD.values(), ids=OLD)
+def test_a_task_after_others_is_not_sent_to_a_leader_that_would_run_it_before_them(fields: LeaderFields) -> None:
+    with pytest.raises(LeaderTooOld, match="after"):
+        fields.fit(scheduler.Task(id="a", after=["b"]), 0, "host:1")
+
+
+@pytest.mark.parametrize("fields", OLD.values(), ids=OLD)
 def test_a_task_that_must_not_run_twice_is_not_sent_to_a_leader_that_would_run_it_again(fields: LeaderFields) -> None:
     with pytest.raises(LeaderTooOld, match="on_lost"):
         fields.fit(scheduler.Task(id="a", on_lost=scheduler.ON_LOST_FAIL), 0, "host:1")

@@ -212,7 +212,8 @@ def test_a_removed_schedule_is_unknown(client: Client, name: str) -> None:
 def test_the_code_of_the_documentation_runs(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GOWORK_LEADER", address)
     page = (Path(__file__).parents[3] / "docs" / "schedules.md").read_text()
-    (code,) = [block.split("```")[0] for block in page.split("```python\n")[1:] if "client.schedules" in block]
+    codes = [block.split("```")[0] for block in page.split("```python\n")[1:]]
+    (code,) = [code for code in codes if "client.schedules" in code]
     names: dict[str, Any] = {}
     exec(compile(code, "schedules.md", "exec"), names)
     assert names["handle"].id.startswith("nightly/manual-")

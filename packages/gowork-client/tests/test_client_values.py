@@ -342,6 +342,8 @@ class TestViews:
             assert f"FAILURE_KIND_{failure.kind}" == pb.FailureKind.Name(kind)
         for on_lost in pb.OnLost.values():
             assert f"ON_LOST_{task_info(pb.Task(on_lost=on_lost)).on_lost}" == pb.OnLost.Name(on_lost)
+        for rule in pb.AfterRule.values():
+            assert f"AFTER_RULE_{task_info(pb.Task(after_rule=rule)).after_rule}" == pb.AfterRule.Name(rule)
         assert [view_to_wire(view) for view in TaskView] == [1, 2, 3]
 
         for code in pb.WaitCode.values():

@@ -111,7 +111,7 @@ class ScriptedLeader(session_pb2_grpc.SessionServiceServicer, leader_pb2_grpc.Le
         self.heartbeat_ms = 3_000
         self.reconnect_grace_ms = 1_000
         self.reads_completions = self.heeds_queues = self.heeds_unique_keys = True
-        self.heeds_on_lost = True
+        self.heeds_on_lost = self.heeds_schedules = True
         self.refusal: grpc.StatusCode | Refusal | None = None
         #: How many sessions were refused.
         self.refused = 0
@@ -191,6 +191,7 @@ class ScriptedLeader(session_pb2_grpc.SessionServiceServicer, leader_pb2_grpc.Le
                 heeds_queues=self.heeds_queues,
                 heeds_unique_keys=self.heeds_unique_keys,
                 heeds_on_lost=self.heeds_on_lost,
+                heeds_schedules=self.heeds_schedules,
             ),
             drains=[self.drain] if self.drain is not None else [],
             released=self.released,

@@ -130,6 +130,16 @@ async def test_activity_leaves_failures_of_others_out(leader: ServedLeader) -> N
         assert {task.id for task in answer.failures} == seen
 
 
+async def test_a_bound_caller_schedules_nothing_after_tasks_of_others(leader: ServedLeader) -> None:
+    await with_token(leader, "free").submit("theirs", queue="other", handler="shell")
+    web = with_token(leader, "web")
+    await web.submit("mine", queue="web", handler="thumbnail")
+    for after, allowed in (("theirs", False), ("mine", True)):
+        new = pb.Task(id=f"after-{after}", payload="1", queue="web", handler="thumbnail", after=[after])
+        call = web.scheduler.ScheduleTask(pb.ScheduleTaskRequest(task=new), timeout=PATIENCE)
+        await (call if allowed else out_of_bounds(call))
+
+
 async def test_a_worker_offers_only_handlers_that_it_may_run(leader: ServedLeader) -> None:
     worker = with_token(leader, "w")
     async with worker.worker(handlers=["thumbnail"]):

@@ -20,8 +20,11 @@ from gowork.leader._core.clock import ripe_ids, trim
 from gowork.leader._core.decide import decide
 from gowork.leader._core.decision import Decision
 from gowork.leader._core.effects import Effect, GrantTasks
+from gowork.leader._core.freeing import DEPENDENTS_A_BATCH_MAX
 from gowork.leader._core.kinds import KINDS
 from gowork.leader._core.model import (
+    BLOCKED_MS,
+    AfterRule,
     Brief,
     FactKey,
     Failure,
@@ -46,7 +49,8 @@ from gowork.leader._core.state import Settings, State
 from gowork.leader._core.step import take
 from gowork.leader._core.ticking import looked_at, plan
 from gowork.leader._core.timers import Timer, Timers
-from gowork.leader._engine.loading import holders_of_keys, named
+from gowork.leader._core.upstream import link
+from gowork.leader._engine.loading import holders_of_keys, named, upstream_of
 
 WALL_MS = 1_800_000_000_000
 
@@ -79,6 +83,8 @@ def spec(
     time_limit_ms: int = 0,
     unique: str = "",
     unique_for_ms: int = 0,
+    after: tuple[str, ...] = (),
+    rule: AfterRule = AfterRule.ALL_COMPLETED,
 ) -> Spec:
     return Spec(
         id,
@@ -92,6 +98,8 @@ def spec(
         time_limit_ms=time_limit_ms,
         unique_key=unique,
         unique_for_ms=unique_for_ms,
+        after=after,
+        after_rule=rule,
     )
 
 
@@ -138,7 +146,8 @@ class Core:
         state = self.state
         self._page_in()
         state.agenda.plans = plan(state, self.wall_ms)
-        wanted = (*named(command), *ripe_ids(state, self.wall_ms), *looked_at(state, state.agenda.plans))
+        in_hand = state.dependents.take_in_hand(DEPENDENTS_A_BATCH_MAX) if isinstance(command, cmd.Tick) else ()
+        wanted = (*named(command), *ripe_ids(state, self.wall_ms), *looked_at(state, state.agenda.plans), *in_hand)
         visiting = [id for id in wanted if id not in state.tasks]
         for id in visiting:
             if id in self.stored:
@@ -147,7 +156,7 @@ class Core:
             if id in self.stored and id not in state.tasks:
                 visiting.append(id)
                 state.tasks[id] = Task(*self.stored[id])
-        purged = command.ids if isinstance(command, cmd.Purge) else ()
+        purged = command.ids if isinstance(command, cmd.Purge) else upstream_of(command)
         state.briefs = {
             id: Brief(self.stored[id][0], id, self.stored[id][2].status, self.stored[id][2].finished_ms)
             for id in purged
@@ -236,6 +245,7 @@ class Core:
             self.state.queues.expect(lane, tasks)
         self.state.delayed.expect()
         self.state.expiring.expect()
+        link(self.state, lambda id: self.stored[id][2].status if id in self.stored else None)
         for change in take_up(self.state, self.now).changes:
             apply(self.state, change)
         expect(self.state, self.mono + self.state.settings.lease)
@@ -252,7 +262,11 @@ class Core:
             trim(self.state, self.wall_ms)
             self._page_in()
             next_ms = self.state.agenda.next_ms()
-            if not ripe_ids(self.state, self.wall_ms) and (next_ms is None or next_ms > self.wall_ms):
+            if (
+                not ripe_ids(self.state, self.wall_ms)
+                and (next_ms is None or next_ms > self.wall_ms)
+                and not self.state.dependents.undecided
+            ):
                 return
 
     def submit(self, *specs: Spec) -> cmd.Submitted | cmd.Refused:
@@ -345,7 +359,7 @@ class Core:
 
 
 def _due(seq: int, spec: Spec, standing: Standing) -> list[Timer]:
-    delayed = standing.status is Status.PENDING and standing.not_before_ms
+    delayed = standing.status is Status.PENDING and 0 < standing.not_before_ms < BLOCKED_MS
     return [(standing.not_before_ms, seq, spec.id)] if delayed else []
 
 

@@ -37,13 +37,13 @@ def test_a_task_is_told_by_name_wherever_it_is():
 
 def test_every_place_is_left_by_a_cancel_and_what_counts_it_is_right():
     core = Core(copy(SMALL))
-    core.submit(*(spec(f"{n}") for n in range(4)), spec("later", run_in_ms=1000))
-    left = [(id, place(core, id)) for id in ("0", "3", "later")]
+    core.submit(*(spec(f"{n}") for n in range(4)), spec("later", run_in_ms=1000), spec("after", after=("1",)))
+    left = [(id, place(core, id)) for id in ("0", "3", "later", "after")]
     assert {where for _, where in left} == set(Place)
     for id, _ in left:
         core.do(cmd.Cancel(id))
     assert (core.state.queues.waiting, core.state.queues.delayed) == (2, 0)
-    assert [place(core, id) for id, _ in left] == [None] * 3
+    assert [place(core, id) for id, _ in left] == [None] * 4
 
 
 def test_a_task_whose_time_comes_goes_from_its_timer_into_its_lane():

@@ -18,9 +18,21 @@ from gowork.leader._core import changes as ch
 from gowork.leader._core import commands as cmd
 from gowork.leader._core import roster
 from gowork.leader._core.apply import _APPLIERS
+from gowork.leader._core.dependents import Verdict
 from gowork.leader._core.effects import Grant, GrantTasks
-from gowork.leader._core.kinds import UNIQUE_KEYS, WORKER_DRAINS
-from gowork.leader._core.model import LaneKey, OnLost, Outcome, Place, Priority, RetryPolicy, Spec, Standing, Status
+from gowork.leader._core.kinds import AFTER, UNIQUE_KEYS, WORKER_DRAINS
+from gowork.leader._core.model import (
+    AfterRule,
+    LaneKey,
+    OnLost,
+    Outcome,
+    Place,
+    Priority,
+    RetryPolicy,
+    Spec,
+    Standing,
+    Status,
+)
 from gowork.leader._core.roster import Need
 from gowork.leader._core.state import Settings, Worker
 from gowork.leader._core.tasks import digest_of
@@ -67,11 +79,13 @@ class Cluster(RuleBasedStateMachine):
     compares = False
     #: Whether some workers take tasks of the queues alone that they name.
     names_queues = True
+    #: Whether tasks that are submitted alone may come after others.
+    comes_after = True
     #: The tasks that must not run twice.
     once: tuple[str, ...] = ("t0", "t1", "t2", "t3")
     bounds = SMALL
     #: How often what can be granted is granted and reported, until every task has ended.
-    rounds = 3
+    rounds = 16
 
     def __init__(self) -> None:
         super().__init__()
@@ -100,6 +114,8 @@ class Cluster(RuleBasedStateMachine):
         key=KEYS,
         unique=UNIQUE,
         unique_for=st.sampled_from([0, 0, 2, 60]),
+        after=st.one_of(st.just([]), st.just([]), st.lists(IDS, max_size=3, unique=True)),
+        after_rule=st.sampled_from(AfterRule),
     )
     def submit(
         self,
@@ -113,6 +129,8 @@ class Cluster(RuleBasedStateMachine):
         key: str,
         unique: str,
         unique_for: int,
+        after: list[str],
+        after_rule: AfterRule,
     ) -> None:
         new = spec(
             id,
@@ -126,6 +144,13 @@ class Cluster(RuleBasedStateMachine):
             key=key,
             unique=unique,
             unique_for_ms=unique_for * 1000,
+            # Those that are there, and now and then one that is not.
+            after=tuple(
+                each
+                for each in after
+                if self.comes_after and each != id and (each in self.core.stored or len(after) == 3)
+            ),
+            rule=after_rule,
         )
         self.core.submit(replace(new, on_lost=OnLost.FAIL if id in self.once else None))
 
@@ -409,11 +434,15 @@ class Cluster(RuleBasedStateMachine):
                 # What is in no window is in the store alone, and no lane knows of what is on a timer.
                 assert (id in state.tasks) is (place is Place.WINDOW)
                 lanes.setdefault(stored.lane, []).append((seq, id))
-            elif place is Place.TIMER:
+            elif place is Place.TIMER or place is Place.BLOCKED:
                 assert id not in state.tasks
                 assert standing.not_before_ms
         assert set(places) <= {*Place, None}
-        assert places[Place.TIMER] == state.queues.delayed == sum(queue.delayed for queue in state.queues)
+        assert (
+            places[Place.TIMER] + places[Place.BLOCKED]
+            == state.queues.delayed
+            == sum(queue.delayed for queue in state.queues)
+        )
         assert places[Place.REST] == sum(lane.stored for lane in state.queues.every_lane())
         assert places[Place.WINDOW] == sum(lane.live for lane in state.queues.every_lane())
         assert {lane.key for lane in state.queues.every_lane() if len(lane)} == lanes.keys()
@@ -477,6 +506,30 @@ class Cluster(RuleBasedStateMachine):
             assert reported or last.reason == "the grant did not reach its worker"
 
     @invariant()
+    def what_comes_after_others_waits_for_just_these(self) -> None:
+        state, stored = self.core.state, self.core.stored
+        dependents = state.dependents
+        assert {id: (each.ids, each.rule, each.is_live) for id, each in dependents.by_id.items()} == {
+            id: (fact.ids, fact.rule, not fact.is_cancelled) for id, fact in state.facts.of(AFTER).items()
+        }
+        live: Counter[str] = Counter()
+        for id, each in dependents.by_id.items():
+            statuses = [stored[up][2].status for up in each.ids]
+            assert each.unfinished == sum(status < Status.COMPLETED for status in statuses)
+            assert each.without == sum(status > Status.COMPLETED for status in statuses)
+            standing = stored[id][2]
+            assert each.is_live == (standing.status < Status.COMPLETED)
+            live.update(each.ids if each.is_live else ())
+            if self.core.task(id).place is Place.BLOCKED:
+                assert each.verdict is Verdict.WAIT or id in dependents.undecided
+        assert {up for up in live if dependents.keeps(up)} == live.keys()
+        assert dependents.kept == len(live)
+        assert dependents.edges == sum(len(each.ids) for each in dependents.by_id.values() if each.is_live)
+        assert dependents.live == sum(each.is_live for each in dependents.by_id.values())
+        blocked = {id for id in stored if self.core.task(id).place is Place.BLOCKED}
+        assert blocked <= dependents.by_id.keys()
+
+    @invariant()
     def live_names_are_unique(self) -> None:
         names = [worker.name for worker in self.core.state.connections.values()]
         assert len(names) == len(set(names))
@@ -526,6 +579,8 @@ class Cluster(RuleBasedStateMachine):
                     core.report(connection, id)
             core.do(cmd.ReceiveFrame(connection))
             core.pass_time(5)
+            if all(standing.status >= Status.COMPLETED for _, _, standing in core.stored.values()):
+                break
         assert all(standing.status >= Status.COMPLETED for _, _, standing in core.stored.values())
         assert not core.state.tasks
 

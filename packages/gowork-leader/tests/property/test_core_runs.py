@@ -30,6 +30,7 @@ class Runs(Cluster):
     compares = True
     # Runs are longer where every worker takes tasks of all queues, and lost tasks run again.
     names_queues = False
+    comes_after = False
     once = ()
     bounds = ROOMY
     rounds = 40
@@ -43,7 +44,7 @@ class Runs(Cluster):
         handler=HANDLERS,
         queue=QUEUES,
         key=KEYS,
-        odd=st.sampled_from(["", "", "delayed", "expiring", "other", "unique"]),
+        odd=st.sampled_from(["", "", "delayed", "expiring", "other", "unique", "after"]),
         place=st.integers(0, 8),
     )
     def submit_many(self, number: int, handler: str, queue: str, key: str, odd: str, place: int) -> None:
@@ -61,6 +62,7 @@ class Runs(Cluster):
                 run_in_ms=1000 if odd == "delayed" else 0,
                 expires_in_ms=3000 if odd == "expiring" else 0,
                 unique="u1" if odd == "unique" else "",
+                after=(specs[place - 1].id,) if odd == "after" else (),
             )
         self.core.submit(*specs)
 

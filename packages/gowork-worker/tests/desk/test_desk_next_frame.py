@@ -243,3 +243,11 @@ def test_a_leader_without_unique_keys_gets_no_follow_up_that_has_one() -> None:
     assert frame is not None
     assert frame.reports[0] == reports[0]
     assert "asks for unique_key, which this leader is too old to know" in frame.reports[1].failure.message
+    later = session.Report(
+        fence=3, outcome=tasks.ATTEMPT_OUTCOME_COMPLETED, follow_ups=[tasks.Task(id="x", after=["a"])]
+    )
+    coming.acknowledge([1, 2])
+    coming.keep([later], 100)
+    frame = coming.take(1000, 0.0, held=0, slots=1, blocked=False, draining=False)
+    assert frame is not None
+    assert "asks for after, which this leader is too old to know" in frame.reports[0].failure.message

@@ -111,6 +111,12 @@ def test_a_retried_attempt_names_its_follow_ups_as_the_first_did() -> None:
         ({"payload": "x", "labels": {str(n): "" for n in range(65)}}, "labels: at most 64"),
         ({"payload": "x", "plugin_version": "1.2"}, "plugin_version: is '1.2', .* a range as in"),
         ({"payload": "x", "plugin_version": 1.2}, "plugin_version: 1.2 is not text"),
+        ({"payload": "x", "after": "a"}, "after: 'a' is no list of ids"),
+        ({"payload": "x", "after": [""]}, "after: '' is not text of 1 to 256"),
+        ({"payload": "x", "after": [7]}, "after: 7 is not text"),
+        ({"payload": "x", "after": map(str, range(1001))}, "after: at most 1000 ids"),
+        ({"payload": "x", "after": ["a"], "after_rule": "some"}, "after_rule: 'some' is not 'all_completed'"),
+        ({"payload": "x", "after_rule": "any_failed"}, "after_rule: it is set without after"),
         ({"payload": "x", "on_lost": "never"}, "on_lost: 'never' is not 'again' or 'fail'"),
         ({"payload": "x", "queue": 3}, "queue: 3 is not text"),
         ({"payload": "x", "handler": print}, "handler: .* neither a name nor a function decorated with @handler"),
@@ -165,7 +171,11 @@ def test_a_follow_up_takes_every_option() -> None:
         "x", run_at=NOON, expires_at=NOON.timestamp() + 60, retry=policy, concurrency_key="user-7", on_lost="fail"
     )
     ctx.schedule("x", expires_in=60, retry=3, priority="HIGH", on_lost=None, queue=None)
-    first, second = sent(ctx)
+    ctx.schedule("x", after=["a", "b", "a"], after_rule="any_failed")
+    ctx.schedule("x", after=["a"])
+    first, second, third, fourth = sent(ctx)
+    assert (list(third.after), third.after_rule) == (["a", "b"], tasks.AFTER_RULE_ANY_FAILED)
+    assert (list(fourth.after), fourth.after_rule) == (["a"], 0)
     assert (first.run_at_ms, first.expires_at_ms) == (1_798_113_600_000, 1_798_113_660_000)
     assert (first.concurrency_key, first.on_lost) == ("user-7", tasks.ON_LOST_FAIL)
     assert first.retry == tasks.RetryPolicy(
@@ -177,7 +187,9 @@ def test_a_follow_up_takes_every_option() -> None:
 
 
 def test_an_option_that_there_is_not_is_named() -> None:
-    with pytest.raises(TypeError, match="there is no option 'priorty'; the options are id, concurrency_key"):
+    with pytest.raises(
+        TypeError, match="there is no option 'priorty'; the options are id, after, after_rule, concurrency_key"
+    ):
         context().schedule("x", priorty="high")  # type: ignore[call-arg]
 
 

@@ -798,7 +798,7 @@ def test_an_option_beyond_its_limits_is_named(option: str, value: float) -> None
 
 
 def test_an_option_that_is_not_there_is_named() -> None:
-    with pytest.raises(TypeError, match="no option 'max_attempt'; it has attempt, checkpoint, clock"):
+    with pytest.raises(TypeError, match="no option 'max_attempt'; it has after, attempt, checkpoint, clock"):
         run_handler(brew, Order("Ada"), max_attempt=3)  # type: ignore[call-arg]
 
 

@@ -37,6 +37,8 @@ _FIELDS = {
     "unique",
     "unique_for",
     "on_lost",
+    "after",
+    "after_rule",
 }
 _PLACE = re.compile(r"tasks\[(\d+)\]")
 
@@ -184,13 +186,26 @@ def _task(text: bytes) -> NewTask:
     if unknown := fields.keys() - _FIELDS:
         near = meant(min(unknown), sorted(_FIELDS)) or f"; known are {', '.join(sorted(_FIELDS))}"
         raise ValueError(f"unknown {', '.join(sorted(unknown))}{near}")
-    for name in ("id", "handler", "priority", "queue", "concurrency_key", "plugin_version", "unique", "on_lost"):
+    for name in (
+        "id",
+        "handler",
+        "priority",
+        "queue",
+        "concurrency_key",
+        "plugin_version",
+        "unique",
+        "on_lost",
+        "after_rule",
+    ):
         _check(fields, name, str, "a string")
     for name in ("labels", "selector"):
         _check(fields, name, dict, "an object")
         if not all(isinstance(value, str) for value in (fields.get(name) or {}).values()):
             raise ValueError(f"{name} has a value that is not a string")
     _check(fields, "max_attempts", int, "a number")
+    _check(fields, "after", list, "a list")
+    if not all(isinstance(id, str) for id in fields.get("after") or ()):
+        raise ValueError("after has an id that is not a string")
     delay, run_at, limit = fields.get("in"), fields.get("at"), fields.get("time_limit")
     expires_in, unique_for = fields.get("expires_in"), fields.get("unique_for")
     return NewTask(
@@ -211,6 +226,8 @@ def _task(text: bytes) -> NewTask:
         unique=fields.get("unique"),
         unique_for=None if unique_for is None else duration_s(str(unique_for)),
         on_lost=fields.get("on_lost"),
+        after=fields.get("after"),
+        after_rule=fields.get("after_rule"),
     )
 
 

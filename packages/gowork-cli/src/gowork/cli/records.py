@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from gowork.client import (
+    AfterRule,
     At,
     Attempt,
     Cron,
@@ -321,6 +322,8 @@ def _asked(task: TaskInfo) -> Record:
         "selector": dict(task.selector),
         "plugin_version": task.plugin_version or None,
         "on_lost": None if task.on_lost is OnLost.UNSPECIFIED else task.on_lost,
+        "after": list(task.after),
+        "after_rule": None if task.after_rule is AfterRule.UNSPECIFIED else task.after_rule,
         "run_at": _time(task.run_at),
         "expires_at": _time(task.expires_at),
         "time_limit": task.time_limit,

@@ -2,6 +2,7 @@
 
 from gowork.base.certificates import CertificateError
 from gowork.base.codecs import CodecSetupError
+from gowork.base.schedule_times import At, Cron, Every
 from gowork.base.tls_files import TlsFiles
 from gowork.client._activity_models import Activity, QueueActivity, QueueCounts
 from gowork.client._async.client import AsyncClient
@@ -14,6 +15,8 @@ from gowork.client._handles import completed
 from gowork.client._ids import new_task_id
 from gowork.client._leader_models import ComparedStore, LeaderInfo, Leaders, LogInfo, StoreComparison, StoreVerdict
 from gowork.client._models import (
+    AfterRule,
+    AfterRuleName,
     Attempt,
     AttemptOutcome,
     Failure,
@@ -42,10 +45,7 @@ from gowork.client._models import (
 from gowork.client._queue_models import Explanation, Queue, WaitCode, WaitReason, WorkerVerdict
 from gowork.client._schedule_models import (
     AddedSchedule,
-    At,
     Backfill,
-    Cron,
-    Every,
     Schedule,
     ScheduleOptions,
     ScheduleOrphaned,
@@ -85,6 +85,8 @@ from gowork.client.errors import (
 __all__ = [
     "Activity",
     "AddedSchedule",
+    "AfterRule",
+    "AfterRuleName",
     "AlreadyExists",
     "AsyncClient",
     "AsyncSchedules",

@@ -22,6 +22,8 @@ from gowork.proto import limits
 if TYPE_CHECKING:
     from gowork.client._spans import BatchSpan
 
+#: The reason with which a leader refuses a task that comes after one that it does not know.
+UPSTREAM_UNKNOWN = "UPSTREAM_UNKNOWN"
 #: How many batches of one schedule_many may be sent and not acknowledged yet.
 BATCHES_IN_FLIGHT_MAX = 4
 #: The age at which a batch is sent though it is not full, in seconds, so that tasks of a slow source do not wait.

@@ -23,6 +23,8 @@ BELIEVED_S = 60.0
 #: Fields that were added after 0.1.0 to messages that it has. A method that it lacks is refused whole.
 SINCE_0_1_0 = frozenset(
     {
+        "scheduler.v1.Task.after",
+        "scheduler.v1.Task.after_rule",
         "scheduler.v1.Task.delay_ms",
         "scheduler.v1.Task.expires_in_ms",
         "scheduler.v1.Task.on_lost",

@@ -5,7 +5,7 @@ Times are datetimes in UTC, durations are seconds. None means that something has
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -72,6 +72,23 @@ class OnLost(StrEnum):
 OnLostName = Literal["AGAIN", "FAIL", "again", "fail"]
 
 
+class AfterRule(StrEnum):
+    """How the tasks must have ended after which a task runs.
+
+    All have completed (the default), all have finished in whichever way, or one has failed or was cancelled. When that
+    can't be any more, the task is cancelled (FailureKind.UPSTREAM).
+    """
+
+    UNSPECIFIED = "UNSPECIFIED"
+    ALL_COMPLETED = "ALL_COMPLETED"
+    ALL_FINISHED = "ALL_FINISHED"
+    ANY_FAILED = "ANY_FAILED"
+
+
+#: The words for an AfterRule.
+AfterRuleName = Literal["ALL_COMPLETED", "ALL_FINISHED", "ANY_FAILED", "all_completed", "all_finished", "any_failed"]
+
+
 class AttemptOutcome(StrEnum):
     """How an attempt ended; UNSPECIFIED while it runs."""
 
@@ -97,6 +114,8 @@ class FailureKind(StrEnum):
     NO_RETRY = "NO_RETRY"
     #: An attempt was lost, and the task must not run twice; see OnLost.
     LOST = "LOST"
+    #: With status CANCELLED: tasks after which it was to run have ended in another way than its `after_rule` says.
+    UPSTREAM = "UPSTREAM"
 
 
 class Liveness(StrEnum):
@@ -183,6 +202,11 @@ class RunOptions(TypedDict, total=False):
     #: FAIL is for what must never run twice: if an attempt may have begun and nobody reports how it ended, the task
     #: ends with ERROR (FailureKind.LOST). Without it the handler's own setting holds, or else AGAIN.
     on_lost: OnLost | OnLostName | None
+    #: The tasks after which it runs, at most 1,000: their ids, or what `schedule` returned. The leader must keep them,
+    #: or they are scheduled by the same `schedule_many`.
+    after: Iterable[Any] | None
+    #: How those must have ended; the default is ALL_COMPLETED.
+    after_rule: AfterRule | AfterRuleName | None
 
 
 class TaskOptions(RunOptions, total=False):
@@ -230,6 +254,8 @@ class NewTask:
     unique: str | None = None
     unique_for: Duration | None = None
     on_lost: OnLost | OnLostName | None = None
+    after: Iterable[Any] | None = None
+    after_rule: AfterRule | AfterRuleName | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,6 +357,9 @@ class TaskInfo:
     changed_fields: tuple[str, ...] = ()
     #: What it says itself; its handler may say more.
     on_lost: OnLost = OnLost.UNSPECIFIED
+    #: The ids of the tasks after which it runs, and how those must have ended.
+    after: tuple[str, ...] = ()
+    after_rule: AfterRule = AfterRule.UNSPECIFIED
 
     @overload
     def value(self) -> Any: ...

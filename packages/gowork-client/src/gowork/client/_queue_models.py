@@ -48,6 +48,8 @@ class WaitCode(StrEnum):
     PLUGIN_VERSION = "PLUGIN_VERSION"
     #: Workers have the handler, but none takes tasks of its queue.
     QUEUE_NOT_TAKEN = "QUEUE_NOT_TAKEN"
+    UPSTREAM = "UPSTREAM"
+    UPSTREAM_FAILED = "UPSTREAM_FAILED"
     #: A code of a newer leader that this client does not know; the message says what it is.
     OTHER = "OTHER"
 

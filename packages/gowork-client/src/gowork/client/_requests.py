@@ -180,6 +180,10 @@ def task_fields(task: models.NewTask) -> dict[str, Any]:
         fields["unique_for_ms"] = duration_ms(task.unique_for, "unique_for")
     if task.on_lost is not None:
         fields["on_lost"] = _on_lost(task.on_lost)
+    if task.after is not None:
+        fields["after"] = _ids(task.after, "after")
+    if task.after_rule is not None:
+        fields["after_rule"] = _after_rule(task.after_rule)
     return fields
 
 
@@ -350,6 +354,19 @@ def _on_lost(word: models.OnLost | str) -> scheduler.OnLost.ValueType:
     if known is None or known is models.OnLost.UNSPECIFIED:
         raise InvalidArgument.of("on_lost", f"{word!r} is neither AGAIN nor FAIL")
     return scheduler.OnLost.Value(f"ON_LOST_{known}")
+
+
+def _after_rule(word: models.AfterRule | str) -> scheduler.AfterRule.ValueType:
+    known = models.AfterRule.__members__.get(arguments.text(word, "after_rule").upper())
+    if known is None or known is models.AfterRule.UNSPECIFIED:
+        raise InvalidArgument.of("after_rule", f"{word!r} is neither ALL_COMPLETED, ALL_FINISHED nor ANY_FAILED")
+    return scheduler.AfterRule.Value(f"AFTER_RULE_{known}")
+
+
+def _ids(tasks: Iterable[Any], field: str) -> list[str]:
+    """Returns the ids of tasks, which are given by ids or by handles."""
+    found = [getattr(each, "id", each) for each in arguments.many(tasks, field)]
+    return [arguments.text(id, f"{field}[{place}]") for place, id in enumerate(found)]
 
 
 def moment_ms(moment: models.Moment, field: str) -> int:

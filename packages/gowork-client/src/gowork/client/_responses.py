@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, TypeVar
 
+from gowork.base import schedule_times
 from gowork.base.encryption import Encryption
 from gowork.client import _activity_models as activity_models
 from gowork.client import _arguments as arguments
@@ -68,6 +69,8 @@ def task_info(task: scheduler.Task, encryption: Encryption | None = None) -> mod
         changed_at=_moment(task.changed_at_ms),
         changed_fields=tuple(name.removesuffix("_ms") for name in task.changed_fields),
         on_lost=_ON_LOST(task.on_lost),
+        after=tuple(task.after),
+        after_rule=_AFTER_RULE(task.after_rule),
     )
 
 
@@ -262,14 +265,14 @@ def schedule(message: scheduler.Schedule) -> schedule_models.Schedule:
 
 def _when(
     message: scheduler.Schedule,
-) -> schedule_models.Cron | schedule_models.Every | schedule_models.At | None:
+) -> schedule_times.Cron | schedule_times.Every | schedule_times.At | None:
     match message.WhichOneof("when"):
         case "cron":
-            return schedule_models.Cron(message.cron.expression, message.cron.time_zone or "UTC")
+            return schedule_times.Cron(message.cron.expression, message.cron.time_zone or "UTC")
         case "every":
-            return schedule_models.Every(message.every.every_ms / 1000, _moment(message.every.anchor_ms))
+            return schedule_times.Every(message.every.every_ms / 1000, _moment(message.every.anchor_ms))
         case "at":
-            return schedule_models.At(tuple(map(_known_moment, message.at.at_ms)))
+            return schedule_times.At(tuple(map(_known_moment, message.at.at_ms)))
         case _:
             return None
 
@@ -397,6 +400,7 @@ def _reader(kind: type[EnumT], wire: Any, prefix: str, unknown: str = "UNSPECIFI
 _STATUS = _reader(models.TaskStatus, scheduler.TaskStatus, "TASK_STATUS_")
 _PRIORITY = _reader(models.Priority, scheduler.TaskPriority, "TASK_PRIORITY_")
 _ON_LOST = _reader(models.OnLost, scheduler.OnLost, "ON_LOST_")
+_AFTER_RULE = _reader(models.AfterRule, scheduler.AfterRule, "AFTER_RULE_")
 _OUTCOME = _reader(models.AttemptOutcome, scheduler.AttemptOutcome, "ATTEMPT_OUTCOME_")
 _FAILURE_KIND = _reader(models.FailureKind, scheduler.FailureKind, "FAILURE_KIND_")
 # An unknown code of a newer leader is a reason to wait, so that it must not read as UNSPECIFIED, which is none.

@@ -5,16 +5,15 @@ Times are datetimes in UTC, durations are seconds.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, TypedDict
-from zoneinfo import ZoneInfo
 
+from gowork.base.schedule_times import At, Cron, Every
 from gowork.client._models import (
     Duration,
-    Moment,
     NewTask,
     OnLost,
     OnLostName,
@@ -63,33 +62,6 @@ class SkipReason(StrEnum):
     REFUSED = "REFUSED"
     #: No connected worker declared the schedule, and its policy is STOP.
     ORPHANED = "ORPHANED"
-
-
-@dataclass(frozen=True, slots=True)
-class Cron:
-    """The times of a cron expression, by the clock of a time zone."""
-
-    #: Five fields, as in "0 3 * * MON-FRI", or six with seconds first.
-    expression: str
-    #: A name of the IANA time zone database, as in "Europe/Berlin".
-    tz: str | ZoneInfo = "UTC"
-
-
-@dataclass(frozen=True, slots=True)
-class Every:
-    """Times at equal distances."""
-
-    #: The distance, in whole seconds, or as timedelta.
-    interval: Duration
-    #: One of the times, rounded up to a whole second. None: every ten minutes means at minutes 0, 10, 20 and so on.
-    anchor: Moment | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class At:
-    """Single times: one, or up to 1,000. They are rounded up to whole seconds."""
-
-    times: Moment | Iterable[Moment]
 
 
 class ScheduleOptions(TypedDict, total=False):

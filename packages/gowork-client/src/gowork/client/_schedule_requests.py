@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, cast
 from zoneinfo import ZoneInfo
 
+from gowork.base import schedule_times
 from gowork.base.encryption import Encryption
 from gowork.client import _arguments as arguments
 from gowork.client import _schedule_models as models
@@ -47,7 +48,7 @@ def schedule_encoder(payload: object, options: models.ScheduleOptions, encryptio
 
 def add_request(
     name: str,
-    when: models.Cron | models.Every | models.At,
+    when: schedule_times.Cron | schedule_times.Every | schedule_times.At,
     task: scheduler.Task,
     *,
     overlap: models.ScheduleOverlap | str | None,
@@ -101,17 +102,17 @@ def backfill_request(name: str, start: Moment, end: Moment) -> scheduler.Backfil
 
 def _fill_when(schedule: scheduler.Schedule, when: object) -> None:
     match when:
-        case models.Cron():
+        case schedule_times.Cron():
             zone = when.tz.key if isinstance(when.tz, ZoneInfo) else when.tz
             # A name of None is that of a zone which was made from a file.
             arguments.text(zone, "when.tz")
             expression = arguments.text(when.expression, "when.expression")
             schedule.cron.CopyFrom(scheduler.CronTimes(expression=expression, time_zone=zone))
-        case models.Every():
+        case schedule_times.Every():
             schedule.every.every_ms = duration_ms(when.interval, "when.interval")
             if when.anchor is not None:
                 schedule.every.anchor_ms = _second_ms(when.anchor, "when.anchor")
-        case models.At():
+        case schedule_times.At():
             times: Any = when.times
             if isinstance(times, (datetime, int, float)):
                 times = (times,)

@@ -80,6 +80,11 @@ RETRY_FACTOR_MAX = 100.0
 #: The latest moment that a task may name, in milliseconds since the Unix epoch: the start of the year 9999 in UTC.
 #: Later moments have no date in some time zones.
 TIME_MS_MAX = 253_370_764_800_000
+#: How many tasks one task may come after.
+AFTER_MAX = 1_000
+#: How many unfinished tasks may come after others, and how many ids they may name in all.
+DEPENDENTS_MAX = 200_000
+EDGES_MAX = 1_000_000
 #: The longest time limit, delay, and time until an expiry, in milliseconds: 10 years.
 DURATION_MS_MAX = 10 * 366 * 24 * 3600 * 1000
 #: The longest delay that a handler may ask for, in milliseconds; a longer one is cut to it.

@@ -30,6 +30,7 @@ Examples:
   gowork add nightly-report --handler report --at 2026-12-24T03:00 --max-attempts 3
   gowork add --handler cleanup --in 10m
   gowork add --handler report --unique report-17 17 # unless a task with that key is pending or running
+  gowork add --handler publish --after build --after test 17 # when both have completed
   cat photo.jpg | gowork add --handler thumbnail - --wait > thumbnail.jpg
   gowork add --file tasks.jsonl --handler resize --wait
 
@@ -40,7 +41,7 @@ A FILE has a task on each line. The options of a line replace those given here:
    "labels": {"team": "web"}, "selector": {"gpu": "yes"}, "in": "10m", "at": "2026-12-24T03:00",
    "time_limit": "30s", "expires_in": "1h", "max_attempts": 3, "concurrency_key": "user-7",
    "plugin_version": ">=1.2,<2", "unique": "crop-b", "unique_for": "1h",
-   "on_lost": "fail"}"""
+   "on_lost": "fail", "after": ["a"], "after_rule": "all_finished"}"""
 )
 @click.argument("words", metavar="[ID] PAYLOAD", nargs=-1)
 @task_options
@@ -64,6 +65,18 @@ A FILE has a task on each line. The options of a line replace those given here:
     type=duration,
     metavar="DURATION",
     help="With --unique: the key stays taken for this long after the task was scheduled, even if it ends before.",
+)
+@click.option(
+    "--after",
+    metavar="ID",
+    multiple=True,
+    help="Run the task after this one, which must have completed. Repeatable.",
+)
+@click.option(
+    "--after-rule",
+    type=click.Choice(["all_completed", "all_finished", "any_failed"], case_sensitive=False),
+    help="With --after: run the task when all of those have ended (all_finished), or if one of them has failed "
+    "(any_failed). When the rule can't hold any more, the task is cancelled.  [default: all_completed]",
 )
 @click.option(
     "--wait",
@@ -92,6 +105,7 @@ def add(
     words: tuple[str, ...],
     labels: tuple[str, ...],
     selector: tuple[str, ...],
+    after: tuple[str, ...],
     max_attempts: int | None,
     wait: bool,
     timeout: float | None,
@@ -108,11 +122,14 @@ def add(
         raise click.UsageError("give --in or --at, not both")
     if others["unique_for"] is not None and others["unique"] is None and file is None:
         raise click.UsageError("give --unique with --unique-for, which says for how long that key stays taken")
+    if others["after_rule"] is not None and not after and file is None:
+        raise click.UsageError("give --after with --after-rule, which says how those tasks must have ended")
     # The other options have the names that the client gives them.
     own = {
         "labels": pairs(labels, "--label"),
         "selector": pairs(selector, "--selector"),
         "retry": max_attempts,
+        "after": after or None,
     }
     options = cast("TaskOptions", {**others, **own})
     if file is not None:

@@ -15,10 +15,18 @@ from gowork.cli.completions import complete_task_id
 from gowork.cli.options import CommonOptions, OutputFormat, common_options, pass_common
 from gowork.cli.output import STYLES, ago, console, harmless, local, plain, span, styled, table, write_record
 from gowork.cli.records import result_value, task_record
-from gowork.client import Attempt, AttemptOutcome, OnLost, TaskInfo
+from gowork.client import AfterRule, Attempt, AttemptOutcome, OnLost, TaskInfo
 
 #: The width of the timeline, in characters.
 _TIMELINE_COLUMNS = 40
+#: How many of the tasks after which a task runs are named.
+_AFTER_NAMED_MAX = 20
+_RULES = {
+    AfterRule.UNSPECIFIED: "when all have completed",
+    AfterRule.ALL_COMPLETED: "when all have completed",
+    AfterRule.ALL_FINISHED: "when all have ended",
+    AfterRule.ANY_FAILED: "if one has failed",
+}
 _IF_LOST = {OnLost.AGAIN: "it runs again", OnLost.FAIL: "it ends with ERROR, and is not run again"}
 
 
@@ -52,6 +60,15 @@ def print_task(out: Console, task: TaskInfo) -> None:
         out.print(Text(harmless(task.failure.traceback.rstrip("\n")), style="red"))
 
 
+def _after(task: TaskInfo) -> str:
+    """Returns the tasks after which it runs, and how those must have ended."""
+    if not task.after:
+        return ""
+    named = ", ".join(task.after[:_AFTER_NAMED_MAX])
+    more = f" and {len(task.after) - _AFTER_NAMED_MAX} more" if len(task.after) > _AFTER_NAMED_MAX else ""
+    return f"{named}{more}, {_RULES[task.after_rule]}"
+
+
 def _facts(task: TaskInfo) -> Table:
     rows = Table.grid(padding=(0, 2))
     rows.add_column(style="bold")
@@ -77,6 +94,7 @@ def _facts(task: TaskInfo) -> Table:
     add("selector", _pairs(dict(task.selector)))
     add("plugin version", task.plugin_version)
     add("if lost", _IF_LOST.get(task.on_lost))
+    add("runs after", _after(task))
     add("payload", _content(task, "payload", task.data) or task.payload)
     for name, moment in (
         ("scheduled", task.created_at),

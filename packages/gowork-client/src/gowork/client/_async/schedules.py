@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Unpack
 
+from gowork.base.schedule_times import At, Cron, Every
 from gowork.client import _arguments as arguments
 from gowork.client import _responses as responses
 from gowork.client import _schedule_requests as requests
@@ -18,10 +19,7 @@ from gowork.client._ids import new_task_id
 from gowork.client._models import Duration, Moment, NewTask
 from gowork.client._schedule_models import (
     AddedSchedule,
-    At,
     Backfill,
-    Cron,
-    Every,
     Schedule,
     ScheduleOptions,
     ScheduleOverlap,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 import grpc
 
-from gowork.client._batches import BATCHES_IN_FLIGHT_MAX, Batch, Filling, span_of
+from gowork.client._batches import BATCHES_IN_FLIGHT_MAX, UPSTREAM_UNKNOWN, Batch, Filling, span_of
 from gowork.client._calls import CallSettings, Tries
 from gowork.client._sync.connection import StartsBatch
 from gowork.client.errors import CallError
@@ -32,6 +32,8 @@ class _Flight:
         self._settings = settings
         self._tries = Tries(settings)
         self._request = batch.request()
+        #: It was refused because it names tasks that the leader does not know.
+        self._came_early = False
         #: None where nothing is traced.
         self._span = span_of(self._request, settings)
         if self._span is not None:
@@ -62,9 +64,12 @@ class _Flight:
                 try:
                     pause = self._tries.pause_after(error, self._address)
                 except CallError as typed:
-                    if self._span is not None:
-                        self._span.end(typed)
-                    raise self.batch.placed(typed) from None
+                    if typed.reason != UPSTREAM_UNKNOWN or self._came_early:
+                        if self._span is not None:
+                            self._span.end(typed)
+                        raise self.batch.placed(typed) from None
+                    # A batch before it may have the tasks that it names. All of those have landed by now.
+                    self._came_early, pause = True, 0.0
             time.sleep(pause)
             self._call = self._start()
 

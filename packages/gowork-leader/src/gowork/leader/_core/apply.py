@@ -13,8 +13,9 @@ from typing import Any, assert_never
 
 from gowork.leader._core import changes as ch
 from gowork.leader._core.facts import Kind, V
-from gowork.leader._core.kinds import UNIQUE_KEYS, UniqueKey
+from gowork.leader._core.kinds import AFTER, DEPENDENTS_CANCELLED_MAX, UNIQUE_KEYS, After, UniqueKey
 from gowork.leader._core.model import (
+    BLOCKED,
     COMPLETED,
     ERROR,
     PENDING,
@@ -37,7 +38,7 @@ from gowork.leader._core.model import (
 from gowork.leader._core.state import DEPARTED_MAX, Callback, Departed, Dialled, State, Worker
 
 #: Places of tasks that are in the store alone.
-_IN_STORE = frozenset({REST, TIMER})
+_IN_STORE = frozenset({REST, TIMER, BLOCKED})
 
 
 def apply(state: State, change: ch.Change) -> None:
@@ -99,6 +100,8 @@ def _task_submitted(state: State, change: ch.TaskSubmitted) -> None:
     pending = state.pending
     pending.submitted[change.spec.id] = state.tasks[change.spec.id] = task
     pending.tally.submitted.append(change.spec)
+    if change.spec.after:
+        _link(state, change.spec)
     _enter(state, task)
     _await_expiry(state, task)
 
@@ -123,6 +126,8 @@ def _task_moved(state: State, change: ch.TaskMoved) -> None:
                 pending.tally.quarantined.append((id, new.grants))
     if before >= COMPLETED:
         _finished_no_more(state, before)
+    if state.dependents:
+        _relink(state, id, before, new)
     if before is RUNNING:
         if after is RUNNING and old.fence == new.fence:
             return
@@ -153,6 +158,8 @@ def _task_replaced(state: State, change: ch.TaskReplaced) -> None:
         _leave(state, old, place)
     else:
         _finished_no_more(state, old.standing.status)
+    if state.dependents:
+        _relink(state, id, old.standing.status, change.standing)
     task = state.tasks[id] = Task(change.seq, change.spec, change.standing)
     state.next_seq = change.seq + 1
     if id not in pending.submitted:
@@ -181,6 +188,11 @@ def _task_purged(state: State, change: ch.TaskPurged) -> None:
         # The store has the record before it was changed in this batch.
         pending.removed[replaced] = change.id
     _finished_no_more(state, change.status)
+    if state.dependents:
+        # Those after it have ended because of it, or they would keep it. Nothing can have them wait again now.
+        for id in (*state.dependents.of.get(change.id, ()), change.id):
+            if id in state.dependents.by_id:
+                _unlink(state, id)
 
 
 def _removals_forgotten(state: State, change: ch.RemovalsForgotten) -> None:
@@ -214,6 +226,8 @@ def _enter(state: State, task: Task) -> None:
     if place is TIMER:
         state.queues.delay(task.spec.lane.queue)
         state.delayed.add((task.standing.not_before_ms, task.seq, task.spec.id))
+    elif place is BLOCKED:
+        state.queues.delay(task.spec.lane.queue)
     elif place is REST:
         # The lane puts it in the window instead if there is room.
         state.queues.add(task)
@@ -225,7 +239,7 @@ def _enter(state: State, task: Task) -> None:
 
 def _leave(state: State, task: Task, place: Place) -> None:
     """Takes a task out of the place that it was in."""
-    if place is TIMER:
+    if place is TIMER or place is BLOCKED:
         # Its entry in the timers is stale from now on.
         state.queues.delay(task.spec.lane.queue, -1)
     elif place is WINDOW or place is REST:
@@ -316,6 +330,48 @@ def _end_of_key(state: State, spec: Spec, ended: Standing) -> None:
         state.kept_keys.keep(key, spec.id, until_ms)
     else:
         _key_freed(state, ch.KeyFreed(key, spec.id))
+
+
+def _link(state: State, spec: Spec) -> None:
+    """Notes after which tasks a new one runs."""
+
+    def status_of(id: str) -> Status:
+        task = state.tasks.get(id)
+        if task is not None:
+            return task.standing.status
+        brief = state.briefs.get(id)
+        # A task of the same submit that comes behind this one is not there yet.
+        return PENDING if brief is None else brief.status
+
+    state.dependents.add(spec.id, spec.after, spec.after_rule, status_of)
+    _fact_put(state, ch.FactPut(AFTER, spec.id, After(spec.after, spec.after_rule)))
+
+
+def _relink(state: State, id: str, before: Status, new: Standing) -> None:
+    """Notes what a task's new standing means to those that run after it, and to itself if it runs after others."""
+    dependents, after = state.dependents, new.status
+    dependents.moved(id, before, after)
+    dependent = dependents.by_id.get(id)
+    if dependent is None or (before >= COMPLETED) == (after >= COMPLETED):
+        return
+    if after < COMPLETED:
+        is_cancelled = False
+    elif (
+        new.failure is not None
+        and new.failure.kind is FailureKind.UPSTREAM
+        and len(dependents.by_id) - dependents.live < DEPENDENTS_CANCELLED_MAX
+    ):
+        is_cancelled = True
+    else:
+        _unlink(state, id)
+        return
+    dependents.revalue(id, is_live=not is_cancelled)
+    _fact_put(state, ch.FactPut(AFTER, id, After(dependent.ids, dependent.rule, is_cancelled)))
+
+
+def _unlink(state: State, id: str) -> None:
+    state.dependents.remove(id)
+    _fact_removed(state, ch.FactRemoved(AFTER, id))
 
 
 def _session_opened(state: State, change: ch.SessionOpened) -> None:

@@ -8,6 +8,7 @@ from gowork.leader._core import drains, owners, unique
 from gowork.leader._core import effects as ef
 from gowork.leader._core.decision import Decision
 from gowork.leader._core.dialled import release, run_out
+from gowork.leader._core.freeing import look_at_dependents
 from gowork.leader._core.kinds import MEMBERS
 from gowork.leader._core.model import TIMER, Liveness, Now, Outcome, Status
 from gowork.leader._core.sessions import lose_tasks, take_over
@@ -49,10 +50,12 @@ def tick(state: State, command: cmd.Tick, now: Now) -> Decision:
     for hello, until in list(state.challenges.values()):
         if until <= now.mono:
             take_over(state, hello, now, decision, [*silent, *away])
-    _due(state, command.due_ms, now, decision)
+    ended = _due(state, command.due_ms, now, decision)
     decision.changes.extend(unique.ripe(state, command.due_ms, DUE_TASKS_MAX))
     if state.agenda.plans:
         tick_schedules(state, now, decision)
+    if state.dependents.in_hand:
+        look_at_dependents(state, ended, now, decision)
     return decision
 
 
@@ -67,6 +70,7 @@ def trim(state: State, due_ms: int) -> None:
     state.delayed.trim(due_ms, DUE_TASKS_MAX)
     state.expiring.trim(due_ms, DUE_TASKS_MAX)
     state.kept_keys.trim(due_ms, DUE_TASKS_MAX)
+    state.dependents.in_hand = []
 
 
 def next_deadlines(state: State) -> tuple[float | None, int | None]:
@@ -107,7 +111,8 @@ def _lose(state: State, worker: Worker, reason: str, now: Now, decision: Decisio
     decision.changes.append(ch.WorkerGone(worker.instance, Liveness.LOST, now.wall_ms))
 
 
-def _due(state: State, due_ms: int, now: Now, decision: Decision) -> None:
+def _due(state: State, due_ms: int, now: Now, decision: Decision) -> set[str]:
+    """Ends what has expired, and makes ready what was delayed. Returns the ids of all of these tasks."""
     dealt_with: set[str] = set()
     for _, seq, id in state.expiring.ripe(due_ms, DUE_TASKS_MAX):
         task = state.tasks.get(id)
@@ -123,3 +128,4 @@ def _due(state: State, due_ms: int, now: Now, decision: Decision) -> None:
         if at == task.standing.not_before_ms:
             dealt_with.add(id)
             decision.changes.append(ch.TaskMoved(id, due(task.standing)))
+    return dealt_with

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from gowork.leader._core import changes as ch
 from gowork.leader._core import commands as cmd
 from gowork.leader._core.decision import Decision
-from gowork.leader._core.model import Edit, Now, Standing, Status, Task
+from gowork.leader._core.model import BLOCKED, Edit, Now, Standing, Status, Task
 from gowork.leader._core.state import State
 from gowork.leader._core.tasks import digest_of, has_expired, no_lanes, no_room_in_queues, task_unknown
 
@@ -27,7 +27,7 @@ def update_task(state: State, command: cmd.UpdateTask, now: Now) -> Decision:
         return Decision(refusal)
     old, standing = task.spec, task.standing
     spec, fields = command.edit(old, standing.created_ms, now.wall_ms)
-    if command.moves_start:
+    if command.moves_start and task.place is not BLOCKED:
         standing = replace(standing, not_before_ms=spec.run_at_ms if spec.run_at_ms > now.wall_ms else 0)
     decision = Decision()
     if not fields:

@@ -15,6 +15,7 @@ from gowork.leader._core.forms import fits, open_forms
 from gowork.leader._core.holders import holders_of, holders_of_key
 from gowork.leader._core.lanes import Lane
 from gowork.leader._core.model import (
+    BLOCKED,
     FailureKind,
     HandlerPolicy,
     HeartbeatStatus,
@@ -37,6 +38,8 @@ VERDICTS_MAX = 1_000
 AHEAD_MAX = 100_000
 #: How many versions of a plugin an explanation names.
 VERSIONS_NAMED_MAX = 5
+#: How many of the tasks that a task comes after it names.
+UPSTREAM_NAMED_MAX = 5
 
 _FAILED = {FailureKind.EXPIRED: WaitCode.EXPIRED, FailureKind.QUARANTINED: WaitCode.QUARANTINED}
 #: {outcome: words for it}; for other outcomes the words are "was" and the outcome's name.
@@ -88,7 +91,9 @@ def explain(state: State, task: Task, now: Now, *, verbose: bool = False) -> Exp
         return Explanation(_ended(standing))
     key = task.spec.lane
     reasons = []
-    if standing.not_before_ms:
+    if task.place is BLOCKED:
+        reasons.append(_upstream(state, task))
+    elif standing.not_before_ms:
         reasons.append(_delay(task, now))
     queue = state.queues.get(key.queue)
     if queue is not None:
@@ -170,9 +175,12 @@ def _is_limited(queue: Queue) -> bool:
 
 
 def _ended(standing: Standing) -> tuple[Reason, ...]:
+    failure = standing.failure
+    if standing.status is Status.CANCELLED and failure is not None and failure.kind is FailureKind.UPSTREAM:
+        advice = "when that one is retried, this one waits again; `gowork retry` runs it nevertheless"
+        return (Reason(WaitCode.UPSTREAM_FAILED, failure.message, advice),)
     if standing.status is Status.CANCELLED:
         return (Reason(WaitCode.CANCELLED, _cancelled(standing), "`gowork retry` runs it nevertheless"),)
-    failure = standing.failure
     if standing.status is not Status.ERROR or failure is None:
         return ()
     code = _FAILED.get(failure.kind, WaitCode.FAILED)
@@ -187,6 +195,16 @@ def _cancelled(standing: Standing) -> str:
     if last is not None and last.outcome is Outcome.CANCELLED and last.reason:
         return f"it was cancelled; its attempt ended with: {last.reason}"
     return "it was cancelled"
+
+
+def _upstream(state: State, task: Task) -> Reason:
+    ids = task.spec.after
+    dependent = state.dependents.by_id.get(task.spec.id)
+    unfinished = len(ids) if dependent is None else dependent.unfinished
+    named = ", ".join(repr(id) for id in ids[:UPSTREAM_NAMED_MAX])
+    more = f" and {len(ids) - UPSTREAM_NAMED_MAX} more" if len(ids) > UPSTREAM_NAMED_MAX else ""
+    message = f"it comes after {named}{more}; of these {unfinished} have not ended"
+    return Reason(WaitCode.UPSTREAM, message, f"`gowork why {ids[0]}` tells what that one waits for")
 
 
 def _delay(task: Task, now: Now) -> Reason:

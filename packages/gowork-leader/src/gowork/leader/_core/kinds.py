@@ -12,10 +12,10 @@ from msgspec import Struct
 
 from gowork.leader._core import changes as ch
 from gowork.leader._core.facts import Kind
-from gowork.leader._core.model import Now, QueueSettings
+from gowork.leader._core.model import AfterRule, Now, QueueSettings
 from gowork.leader._core.schedules import Schedule, Ticks
 from gowork.leader._core.state import State
-from gowork.proto.limits import QUEUES_CONFIGURED_MAX, SCHEDULES_MAX, UNIQUE_KEYS_MAX
+from gowork.proto.limits import DEPENDENTS_MAX, QUEUES_CONFIGURED_MAX, SCHEDULES_MAX, UNIQUE_KEYS_MAX
 
 
 class Member(Struct, frozen=True, array_like=True, gc=False):
@@ -61,6 +61,22 @@ class UniqueKey(Struct, frozen=True, array_like=True, gc=False):
     #: 0: as long as the task is unfinished. Otherwise the task has ended and has the key until this wall-clock time, in
     #: milliseconds, even when it was removed since.
     until_ms: int = 0
+
+
+#: Of how many tasks that ended because of others it is known that a retry may have them wait again.
+DEPENDENTS_CANCELLED_MAX = 100_000
+
+
+class After(Struct, frozen=True, array_like=True, gc=False):
+    """A task runs after others; its id is the fact's key. It holds until the task ends.
+
+    When the task ends because of those others, it holds until the task is removed, or ends in another way.
+    """
+
+    ids: tuple[str, ...]
+    rule: AfterRule
+    #: The task has ended because of the others.
+    is_cancelled: bool = False
 
 
 def _member_follows(state: State, id: str, member: Member, now: Now) -> Iterable[ch.Change]:
@@ -112,10 +128,12 @@ WORKER_DRAINS = Kind("worker-drain", WorkerDrain, rows_max=10_000, follows=_work
 QUEUES = Kind("queue", QueueSettings, rows_max=QUEUES_CONFIGURED_MAX, follows=_queue_follows)
 #: Unique keys that are taken.
 UNIQUE_KEYS = Kind("unique", UniqueKey, rows_max=UNIQUE_KEYS_MAX, follows=_unique_key_follows)
+#: Tasks that run after others. What follows from them is worked out when their tasks are known; see `_engine.loading`.
+AFTER = Kind("after", After, rows_max=DEPENDENTS_MAX + DEPENDENTS_CANCELLED_MAX)
 #: Schedules, by name.
 SCHEDULES = Kind("schedule", Schedule, rows_max=SCHEDULES_MAX)
 #: How far each schedule has come. It is apart from the schedule because it is written at each tick.
 TICKS = Kind("tick", Ticks, rows_max=SCHEDULES_MAX, follows=_ticks_follow)
 #: All kinds, in the order in which a leader takes up their facts when it starts. Facts of other kinds come from other
 #: versions and stay in the store as they are.
-KINDS: tuple[Kind[Any], ...] = (MEMBERS, DRAINS, OWNERS, WORKER_DRAINS, QUEUES, SCHEDULES, TICKS, UNIQUE_KEYS)
+KINDS: tuple[Kind[Any], ...] = (MEMBERS, DRAINS, OWNERS, WORKER_DRAINS, QUEUES, SCHEDULES, TICKS, UNIQUE_KEYS, AFTER)

@@ -41,7 +41,7 @@ MOVES: Mapping[Status | None, frozenset[Status | None]] = {
     Status.PENDING: frozenset({Status.RUNNING, Status.CANCELLED, Status.ERROR}),
     Status.RUNNING: frozenset({Status.PENDING, Status.COMPLETED, Status.CANCELLED, Status.ERROR}),
     Status.COMPLETED: frozenset({None}),
-    # By RetryTask alone.
+    # By RetryTask, and by that of a task after which this one was to run.
     Status.CANCELLED: frozenset({Status.PENDING, None}),
     Status.ERROR: frozenset({Status.PENDING, None}),
 }
@@ -60,6 +60,8 @@ class Place(enum.IntEnum):
     REST = 2
     #: In the store alone: it may not run yet. Its queue counts it, and `State.delayed` has its time.
     TIMER = 3
+    #: In the store alone: it waits for tasks after which it runs; see `upstream`. Its queue counts it as delayed.
+    BLOCKED = 4
 
     __hash__ = int.__hash__
 
@@ -68,6 +70,11 @@ class Place(enum.IntEnum):
 WINDOW: Final = Place.WINDOW
 REST: Final = Place.REST
 TIMER: Final = Place.TIMER
+BLOCKED: Final = Place.BLOCKED
+
+#: `Standing.not_before_ms` of a task that waits for others: a time that never comes, so that a leader or a store that
+#: knows nothing of dependencies never starts it.
+BLOCKED_MS: Final = 1 << 60
 
 
 class Priority(enum.IntEnum):
@@ -104,6 +111,7 @@ class FailureKind(enum.IntEnum):
     REJECTED = 5
     NO_RETRY = 6
     LOST = 7
+    UPSTREAM = 8
 
 
 class OnLost(enum.IntEnum):
@@ -111,6 +119,14 @@ class OnLost(enum.IntEnum):
 
     AGAIN = 1
     FAIL = 2
+
+
+class AfterRule(enum.IntEnum):
+    """How the tasks after which a task runs must have ended; the numbers are those of scheduler.v1.AfterRule."""
+
+    ALL_COMPLETED = 1
+    ALL_FINISHED = 2
+    ANY_FAILED = 3
 
 
 class WaitCode(enum.IntEnum):
@@ -136,6 +152,8 @@ class WaitCode(enum.IntEnum):
     UNFIT = 18
     PLUGIN_VERSION = 19
     QUEUE_NOT_TAKEN = 20
+    UPSTREAM = 21
+    UPSTREAM_FAILED = 22
 
 
 class Liveness(enum.IntEnum):
@@ -280,6 +298,9 @@ class Spec(Struct, frozen=True, gc=False):
     unique_for_ms: int = 0
     #: None: what its handler says, else AGAIN.
     on_lost: OnLost | None = None
+    #: The ids of the tasks after which it runs, and how those must have ended.
+    after: tuple[str, ...] = ()
+    after_rule: AfterRule = AfterRule.ALL_COMPLETED
 
     def kept_until_ms(self, created_ms: int, finished_ms: int) -> int:
         """Returns until when a task that has ended has its unique key; 0: it no longer has it."""
@@ -394,7 +415,7 @@ class Task(Struct, gc=False):
         if standing.status is not PENDING:
             return None
         if standing.not_before_ms:
-            return TIMER
+            return TIMER if standing.not_before_ms < BLOCKED_MS else BLOCKED
         return WINDOW if self.in_window else REST
 
 

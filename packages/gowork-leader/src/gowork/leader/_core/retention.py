@@ -96,7 +96,10 @@ def retry_tasks(state: State, command: cmd.RetryTasks, now: Now) -> Decision:
 
 
 def purge(state: State, command: cmd.Purge) -> Decision:
-    """Removes finished tasks. Unknown ids are left out. Unfinished tasks are left, or all is refused if `strict`."""
+    """Removes finished tasks. Unknown ids are left out.
+
+    Unfinished tasks are left, and those that others come after, or all is refused if `strict`.
+    """
     decision = Decision()
     purged = 0
     for id in dict.fromkeys(command.ids):
@@ -109,6 +112,12 @@ def purge(state: State, command: cmd.Purge) -> Decision:
                 return Decision(cmd.Refused(cmd.NOT_FINISHED, message))
             continue
         if command.finished_by_ms and brief.finished_ms > command.finished_by_ms:
+            continue
+        if state.dependents.keeps(id):
+            if command.strict:
+                dependent = next(iter(state.dependents.of[id]))
+                message = f"task {id!r} is kept until the tasks that come after it have ended, such as {dependent!r}"
+                return Decision(cmd.Refused(cmd.HAS_DEPENDENTS, message))
             continue
         decision.changes.append(ch.TaskPurged(id, brief.seq, brief.status))
         if command.strict:

@@ -2,8 +2,8 @@
 
 A run is a row of changes that submit, grant or complete tasks of one lane, and completions of a run are those of one
 worker. What comes of a run is what `apply` makes of each change by itself; a property test compares the two. Whatever
-is unusual about a task ends the run before it: a time, an expiry, a concurrency key, a unique key that ends, a callback
-worker, a task outside the window.
+is unusual about a task ends the run before it: a time, an expiry, a concurrency key, a unique key that ends, tasks
+that come before or after it, a callback worker, a task outside the window.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def _submitted(state: State, changes: Sequence[ch.Change], at: int) -> int:
         if type(change) is not ch.TaskSubmitted:
             break
         spec, standing = change.spec, change.standing
-        if spec.lane != key or standing.not_before_ms or spec.expires_at_ms:
+        if spec.lane != key or standing.not_before_ms or spec.expires_at_ms or spec.after:
             break
         task = Task(change.seq, spec, standing)
         submitted[spec.id] = tasks[spec.id] = task
@@ -126,6 +126,7 @@ def _completed(state: State, changes: Sequence[ch.Change], at: int, task: Task) 
         return at
     tasks, pending, held = state.tasks, state.pending, worker.held
     submitted, moved, ended = pending.submitted, pending.moved, pending.tally.ended
+    dependents, awaited = state.dependents.by_id, state.dependents.of
     index = at
     for index in range(at, len(changes)):
         change = changes[index]
@@ -138,6 +139,7 @@ def _completed(state: State, changes: Sequence[ch.Change], at: int, task: Task) 
             task.spec.lane != key
             or new.status is not COMPLETED
             or task.spec.unique_key
+            or (dependents and (id in awaited or id in dependents))
             or old.status is not RUNNING
             or old.instance != instance
         ):

@@ -43,6 +43,7 @@ from gowork.leader._core.traces import refused as trace_refused
 from gowork.leader._core.traces import settled as trace_settled
 from gowork.leader._core.traces import taken_back
 from gowork.leader._core.unique import Keys
+from gowork.leader._core.upstream import fault_of
 
 
 def open_session(state: State, hello: cmd.OpenSession, now: Now) -> Decision:
@@ -297,7 +298,7 @@ def _schedule(
     if names:
         ids = (spec.id for spec in report.follow_ups)
         taken += [(id, reserved_words(id)) for id in ids if is_reserved(names, id)]
-    refusal = keys.too_many()
+    refusal = keys.too_many() or fault_of(state, report.follow_ups, scheduled, "follow_ups")
     if not taken and refusal is None:
         return report, follow_ups, keys.taken(mark)
     # `new_tasks` noted the new ones and their keys, but none of this report's follow-ups is scheduled.

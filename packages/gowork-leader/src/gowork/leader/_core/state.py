@@ -8,6 +8,7 @@ from __future__ import annotations
 from gowork.leader._core.agenda import Agenda
 from gowork.leader._core.checkpoints import Checkpoints
 from gowork.leader._core.commands import OpenSession
+from gowork.leader._core.dependents import Dependents
 from gowork.leader._core.facts import Facts
 from gowork.leader._core.forms import Forms
 from gowork.leader._core.kept_keys import KeptKeys
@@ -318,6 +319,7 @@ class State:
         "connections",
         "delayed",
         "departed",
+        "dependents",
         "expiring",
         "facts",
         "failed_tasks",
@@ -367,6 +369,8 @@ class State:
         self.expiring = Timers(settings.timers_max)
         #: Which unique keys of tasks that have ended are taken, and until when.
         self.kept_keys = KeptKeys()
+        #: Which tasks run after which.
+        self.dependents = Dependents()
         #: {instance: worker}
         self.workers: dict[str, Worker] = {}
         #: In which forms the workers have their handlers.

@@ -17,6 +17,7 @@ from gowork.leader._core.ranges import RANGES_MAX, range_of
 from gowork.leader._core.schedules import is_reserved
 from gowork.leader._core.state import State
 from gowork.leader._core.unique import Keys
+from gowork.leader._core.upstream import blocked, fault_of
 
 #: How many wrong tasks an error names.
 _VIOLATIONS_MAX = 20
@@ -37,7 +38,8 @@ def submit(state: State, command: cmd.Submit, now: Now) -> Decision:
             message = f"{reserved[0][0]}: {reserved[0][1]}"
             return _refused(command, cmd.Refused(cmd.ID_RESERVED, message, tuple(reserved[:_VIOLATIONS_MAX])))
     keys = _keys_of(state, command.specs, now)
-    submitted, taken = new_tasks(state, command.specs, {}, keys, now)
+    made: dict[str, Spec] = {}
+    submitted, taken = new_tasks(state, command.specs, made, keys, now)
     if taken:
         message = f"{taken[0][0]}: {taken[0][1]}; use another id, or the same content to repeat a submit"
         return _refused(command, cmd.Refused(cmd.TASK_EXISTS, message, tuple(taken[:_VIOLATIONS_MAX])))
@@ -45,6 +47,8 @@ def submit(state: State, command: cmd.Submit, now: Now) -> Decision:
     refusal = no_room(state, specs) or no_room_in_queues(state, specs, command.queue_pending_max)
     if refusal is None and keys is not None:
         refusal = keys.too_many()
+    if refusal is None:
+        refusal = fault_of(state, command.specs, made)
     if refusal is not None:
         return _refused(command, refusal)
     decision.changes.extend(submitted)
@@ -180,8 +184,8 @@ def new_tasks(
             if spec.delay_ms or spec.expires_in_ms:
                 spec = spec.reckoned(now.wall_ms)
             seen[id] = spec
-            delayed = spec.run_at_ms > now.wall_ms
-            submitted.append(ch.TaskSubmitted(seq, spec, _delayed(standing, spec) if delayed else standing))
+            at = _delayed(standing, spec) if spec.run_at_ms > now.wall_ms else standing
+            submitted.append(ch.TaskSubmitted(seq, spec, blocked(standing) if spec.after else at))
             seq += 1
         elif earlier.body != spec.body and (task is None or not was_asked_as(task.standing, spec.body)):
             where = "earlier in this batch" if task is None else "already scheduled"

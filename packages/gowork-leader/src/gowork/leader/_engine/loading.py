@@ -7,17 +7,20 @@ rest is in the store alone.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from itertools import chain
 
 from gowork.leader._core import commands as cmd
 from gowork.leader._core.apply import adopt, take_in
 from gowork.leader._core.clock import ripe_ids
-from gowork.leader._core.kinds import SCHEDULES, UNIQUE_KEYS
-from gowork.leader._core.model import LaneKey, Spec
+from gowork.leader._core.freeing import DEPENDENTS_A_BATCH_MAX
+from gowork.leader._core.kinds import AFTER, SCHEDULES, UNIQUE_KEYS
+from gowork.leader._core.model import BLOCKED_MS, LaneKey, Spec, Status
 from gowork.leader._core.schedules import manual_id, tick_id
 from gowork.leader._core.state import State
 from gowork.leader._core.ticking import looked_at, plan
 from gowork.leader._core.timers import Timer, Timers
 from gowork.leader._core.unique import unfinished_holder
+from gowork.leader._core.upstream import link
 from gowork.leader.store.codec import restore
 from gowork.leader.store.protocol import Store
 
@@ -25,6 +28,8 @@ from gowork.leader.store.protocol import Store
 #: for the pages.
 LANES_MAX = 50
 PAGE_BYTES_MAX = 16 << 20
+#: How many tasks are looked up at a time when a start works out which tasks wait for which.
+BRIEFS_MAX = 50_000
 
 
 class Loader:
@@ -51,13 +56,28 @@ class Loader:
         state.finished_tasks = state.failed_tasks + others
         state.delayed.expect()
         state.expiring.expect()
+        await self._link()
         return running + state.queues.waiting + state.queues.delayed
+
+    async def _link(self) -> None:
+        """Works out what the tasks that come after others wait for."""
+        named = list(dict.fromkeys(id for fact in self._state.facts.of(AFTER).values() for id in fact.ids))
+        statuses: dict[str, Status] = {}
+        for first in range(0, len(named), BRIEFS_MAX):
+            for brief in await self._store.briefs(named[first : first + BRIEFS_MAX]):
+                statuses[brief.id] = brief.status
+        link(self._state, statuses.get)
 
     @property
     def hungry(self) -> bool:
-        """Whether there is something to page in."""
+        """Whether there is something to page in, or dependents have to be looked at."""
         state = self._state
-        return bool(state.queues.hungry) or state.delayed.hungry or state.expiring.hungry
+        return (
+            bool(state.queues.hungry)
+            or state.delayed.hungry
+            or state.expiring.hungry
+            or bool(state.dependents.undecided)
+        )
 
     async def page_in(self) -> None:
         """Fills windows that run low; at most LANES_MAX lanes, so that the next batch does not wait for long."""
@@ -105,6 +125,9 @@ class Loader:
         if agenda.heap or agenda.plans:
             agenda.plans = plan(state, due_ms)
             missing.update(dict.fromkeys([id for id in looked_at(state, agenda.plans) if id not in known]))
+        if state.dependents.undecided:
+            in_hand = state.dependents.take_in_hand(DEPENDENTS_A_BATCH_MAX)
+            missing.update(dict.fromkeys([id for id in in_hand if id not in known]))
         visiting: list[str] = []
         if missing:
             for record in await self._store.load(list(missing)):
@@ -115,7 +138,11 @@ class Loader:
             for record in await self._store.load(holders) if holders else ():
                 known[record.id] = restore(record)
                 visiting.append(record.id)
-        # A task that is only removed is not loaded in full, because bodies and results may be many megabytes.
+        for command in commands:
+            if upstream := upstream_of(command):
+                purged.update(dict.fromkeys([id for id in upstream if id not in known]))
+        # A task that is only removed, or named by another one, is not loaded in full, because bodies and results may be
+        # many megabytes.
         state.briefs = {brief.id: brief for brief in await self._store.briefs(list(purged))} if purged else {}
         return visiting
 
@@ -145,6 +172,26 @@ def named(command: object) -> Sequence[str]:
             return ()
 
 
+def upstream_of(command: object) -> Sequence[str]:
+    """Returns the ids of the tasks after which a command schedules others."""
+    # Most commands schedule none such, and pay for no list.
+    groups: list[tuple[str, ...]] | None = None
+    match command:
+        case cmd.Submit():
+            for spec in command.specs:
+                if spec.after:
+                    groups = groups or []
+                    groups.append(spec.after)
+        case cmd.ReceiveFrame():
+            for report in command.reports:
+                if report.follow_ups:
+                    groups = groups or []
+                    groups += [spec.after for spec in report.follow_ups]
+        case _:
+            pass
+    return () if groups is None else list(chain.from_iterable(groups))
+
+
 def holders_of_keys(state: State, commands: Iterable[object]) -> Iterator[str]:
     """Yields the ids of the tasks that have the unique keys for which these commands ask."""
     for command in commands:
@@ -171,4 +218,6 @@ async def _fill_timers(
     timers: Timers, page: Callable[[tuple[int, int] | None, int], Awaitable[Sequence[Timer]]]
 ) -> None:
     entries = await page(timers.horizon, timers.page)
-    timers.take_in(entries, complete=len(entries) < timers.page)
+    # What comes at BLOCKED_MS has no time.
+    real = [entry for entry in entries if entry[0] < BLOCKED_MS]
+    timers.take_in(real, complete=len(real) < timers.page)

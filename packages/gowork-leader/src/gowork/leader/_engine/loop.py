@@ -189,6 +189,11 @@ class Engine:
         return self._stepper.changed
 
     @property
+    def kept_tasks(self) -> int:
+        """How many tasks are kept because others come after them that have not ended."""
+        return self._state.dependents.kept
+
+    @property
     def blocked(self) -> StoreBlockedError | None:
         """Why nothing is taken now; None when batches are taken."""
         return self._writer.blocked

@@ -110,7 +110,9 @@ class Retention:
 
     async def _remove(self, failed: bool, old_ms: int, over: int, mono: float) -> bool:
         grown = self._ages.batch_at(mono - YOUNG_SECONDS)
-        first = await self._store.finished(failed, BATCH_TASKS_MAX)
+        # Some may have to be kept, and must not hide those behind them.
+        kept = self._engine.kept_tasks
+        first = await self._store.finished(failed, BATCH_TASKS_MAX + kept)
         self._first_ms[failed] = first[0].finished_ms if first else 0
         leaving = [
             task
@@ -122,7 +124,7 @@ class Retention:
         # A task that ran again meanwhile finished after `last_ms`, or has not finished, and so stays.
         last_ms = max(task.finished_ms for task in leaving)
         await self._engine.ask(cmd.Purge([task.id for task in leaving], finished_by_ms=last_ms))
-        return len(leaving) == BATCH_TASKS_MAX
+        return len(leaving) == BATCH_TASKS_MAX + kept
 
     async def _forget_removals(self, mono: float) -> None:
         before = self._ages.batch_at(mono - TOMBSTONE_SECONDS) + 1

@@ -108,7 +108,11 @@ class Stepper:
             elif caller is not None:
                 reads.append((what, caller))
         mono, wall_ms = next_deadlines(state)
-        if (mono is not None and mono <= now.mono) or (wall_ms is not None and wall_ms <= due_ms):
+        if (
+            (mono is not None and mono <= now.mono)
+            or (wall_ms is not None and wall_ms <= due_ms)
+            or state.dependents.in_hand
+        ):
             carry_out(state, cmd.Tick(due_ms), now)
             trim(state, due_ms)
         carry_out(state, cmd.Dispatch(), now)

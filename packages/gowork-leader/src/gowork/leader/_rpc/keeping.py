@@ -66,10 +66,12 @@ class Keeping:
         finished_by_ms = before_ms - 1 if before_ms is not None else 0
         purged = 0
         for _ in range(PURGE_BATCHES_MAX):
-            selected = await self._store.select_finished(query, before_ms, PURGE_TASKS_MAX)
+            # Some may have to be kept, and must not hide those behind them.
+            most = PURGE_TASKS_MAX + self._engine.kept_tasks
+            selected = await self._store.select_finished(query, before_ms, most)
             if selected:
                 purged += (await self._engine.ask(cmd.Purge([task.id for task in selected], finished_by_ms))).tasks
-            if len(selected) < PURGE_TASKS_MAX:
+            if len(selected) < most:
                 return pb.PurgeTasksResponse(purged=purged)
         return pb.PurgeTasksResponse(purged=purged, more=True)
 

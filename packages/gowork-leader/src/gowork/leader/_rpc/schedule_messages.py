@@ -31,7 +31,16 @@ from gowork.proto.status import FieldViolation
 from gowork.proto.worker.v1 import session_pb2
 
 #: Fields of a task that a schedule gives itself, or that say nothing of a task that is made again and again.
-_NOT_OF_A_TEMPLATE = ("id", "run_at_ms", "delay_ms", "expires_at_ms", "traceparent", "tracestate")
+_NOT_OF_A_TEMPLATE = (
+    "id",
+    "run_at_ms",
+    "delay_ms",
+    "expires_at_ms",
+    "traceparent",
+    "tracestate",
+    "after",
+    "after_rule",
+)
 
 
 def definition_from(

@@ -185,6 +185,9 @@ class Scopes:
         keys = [task.unique_key for task in tasks if task.unique_key]
         if keys:
             await self._check_keys(keys, caller)
+        upstream = dict.fromkeys(id for task in tasks for id in task.after)
+        if upstream:
+            await self._check_ids(upstream, caller)
 
     async def _check_keys(self, keys: Iterable[str], caller: Identity) -> None:
         """Raises Refusal for a unique key that another caller's task has, because the answer would name that task."""

@@ -23,6 +23,7 @@ from gowork.proto.worker.v1 import session_pb2
 Violations = list[FieldViolation]
 _PRIORITIES = frozenset(scheduler_pb2.TaskPriority.values())
 _ON_LOST = frozenset(scheduler_pb2.OnLost.values())
+_AFTER_RULES = frozenset(scheduler_pb2.AfterRule.values())
 _VIEWS = frozenset(scheduler_pb2.TaskView.values())
 _HEARTBEATS = frozenset(leader_pb2.HeartbeatStatus.values()) - {leader_pb2.HEARTBEAT_STATUS_UNSPECIFIED}
 _HELD_STATES = frozenset(session_pb2.HeldState.values())
@@ -113,6 +114,10 @@ def check_task(task: scheduler_pb2.Task, prefix: str, violations: Violations) ->
         _check_name(task.unique_key, f"{prefix}unique_key", violations, limits.UNIQUE_KEY_BYTES_MAX)
     elif task.unique_for_ms:
         violations.append(FieldViolation(f"{prefix}unique_for_ms", "is set without a unique_key; set both, or none"))
+    if task.after:
+        _check_after(task, prefix, violations)
+    elif task.after_rule:
+        violations.append(FieldViolation(f"{prefix}after_rule", "is set without after; set both, or none"))
     if task.labels:
         check_labels(task.labels, f"{prefix}labels", violations)
     if task.selector:
@@ -135,6 +140,19 @@ def check_task(task: scheduler_pb2.Task, prefix: str, violations: Violations) ->
         check_retry(task.retry, f"{prefix}retry.", violations)
     if task.traceparent or task.tracestate:
         check_trace(task.traceparent, task.tracestate, prefix, violations)
+
+
+def _check_after(task: scheduler_pb2.Task, prefix: str, violations: Violations) -> None:
+    if len(task.after) > limits.AFTER_MAX:
+        message = f"has {len(task.after)} ids; the limit is {limits.AFTER_MAX}"
+        violations.append(FieldViolation(f"{prefix}after", message))
+    for place, id in enumerate(task.after[: limits.AFTER_MAX]):
+        check_id(id, f"{prefix}after[{place}]", violations)
+        if id == task.id:
+            violations.append(FieldViolation(f"{prefix}after[{place}]", "is the id of the task itself"))
+    if task.after_rule not in _AFTER_RULES:
+        message = f"has the unknown value {task.after_rule}; use 1 (ALL_COMPLETED), 2 (ALL_FINISHED) or 3 (ANY_FAILED)"
+        violations.append(FieldViolation(f"{prefix}after_rule", message))
 
 
 def check_update(request: scheduler_pb2.UpdateTaskRequest, violations: Violations) -> None:

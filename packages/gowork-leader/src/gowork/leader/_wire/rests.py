@@ -84,8 +84,8 @@ class Rests:
         rest = task[behind:]
         if not behind or len(rest) > REST_BYTES_MAX or spec.body[:behind] != task[:behind]:
             return
-        if spec.unique_key:
-            # Nearly each such task has another one.
+        if spec.unique_key or spec.after:
+            # Nearly each such task has another one, or comes after others.
             return
         if spec.id.encode() != task[2 : 2 + task[1]]:
             # It has another id further behind.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from gowork.leader._core.model import LaneKey, OnLost, Priority, RetryPolicy, Spec
+from gowork.leader._core.model import AfterRule, LaneKey, OnLost, Priority, RetryPolicy, Spec
 from gowork.leader._core.ranges import RANGE_KEY
 from gowork.leader._wire.rests import Rests, behind_payload
 from gowork.proto.limits import TIME_MS_MAX
@@ -28,6 +28,7 @@ _ASIDE: tuple[Literal["traceparent", "tracestate", "payload_form"], ...] = ("tra
 _HIGHEST_PLAIN_FIELD = 14
 
 _ON_LOST = {int(known): known for known in OnLost}
+_AFTER_RULES = {int(known): known for known in AfterRule}
 
 _RawKey = tuple[str, int, str, tuple[tuple[str, str], ...], str]
 #: Equal keys share one object, because lanes are few and tasks are many.
@@ -168,6 +169,8 @@ def _spec_of(task: scheduler_pb2.Task, body: bytes, trace: bytes) -> Spec:
         task.unique_key,
         task.unique_for_ms,
         on_lost_of(task.on_lost),
+        tuple(dict.fromkeys(task.after)) if task.after else (),
+        _AFTER_RULES.get(task.after_rule, AfterRule.ALL_COMPLETED),
     )
 
 

@@ -1,9 +1,10 @@
-"""Checks numbers that people write into options: finite and within their limits. The errors name the option."""
+"""Checks numbers and names that people write into options. The errors name the option."""
 
 from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 
@@ -73,3 +74,17 @@ def utf8(field: str, value: Any) -> bytes:
         return value.encode()
     except UnicodeEncodeError:
         raise ValueError(f"{field}: {value!r:.100} is not UTF-8 text") from None
+
+
+def names_of(no_retry: Iterable[type[BaseException] | str]) -> tuple[str, ...]:
+    """Returns the names of exception types, which are given by name or as they are.
+
+    Raises:
+        ValueError: when an entry is neither.
+    """
+    if isinstance(no_retry, (str, type)):
+        raise ValueError(f"no_retry: give a list, as in no_retry=[{getattr(no_retry, '__name__', no_retry)}]")
+    names = [kind if isinstance(kind, str) else getattr(kind, "__name__", None) for kind in no_retry]
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError("no_retry: each entry is an exception type or its name")
+    return tuple(str(name) for name in names)

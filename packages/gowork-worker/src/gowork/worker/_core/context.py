@@ -83,6 +83,7 @@ class Context:
     """One attempt of a task. Every attribute may be read from any thread."""
 
     __slots__ = (
+        "_after",
         "_checkpoint",
         "_follow_ups",
         "_outcome",
@@ -105,6 +106,7 @@ class Context:
 
     #: None of these is there before somebody asks for it, because they would cost every attempt.
     _outcome: str
+    _after: tuple[str, ...]
     _checkpoint: bytes
     _seals: tuple[Seal, Seal]
 
@@ -175,6 +177,13 @@ class Context:
         "cancelled", "interrupted" or "snoozed". Empty before that, and where no hook is around the attempt.
         """
         return getattr(self, "_outcome", "")
+
+    @property
+    def after(self) -> tuple[str, ...]:
+        """The ids of the tasks after which this one runs. They are kept until this one has ended, so that a client
+        finds their results.
+        """
+        return getattr(self, "_after", ())
 
     @property
     def after_crash(self) -> bool:

@@ -7,15 +7,17 @@ the options; a client reads the name there. The signature is read later (calls.p
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from typing import Any, Literal, TypeVar, overload
 
+from gowork.base.schedule_times import At, Cron, Every
 from gowork.base.suggestions import meant
 from gowork.proto import limits
-from gowork.worker._core.bounds import duration_ms, whole, within
+from gowork.worker._core.bounds import duration_ms, names_of, whole, within
+from gowork.worker._core.schedules import DeclaredSchedule, Schedule, declared
 from gowork.worker._core.steering import Delay
 from gowork.worker.errors import HandlerDefinitionError
 
@@ -35,8 +37,10 @@ OPTION_NAMES = (
     "grace",
     "on_lease_lost",
     "on_lost",
+    "schedule",
 )
 F = TypeVar("F", bound=Callable[..., Any])
+Scheduled = Schedule | Cron | Every | At
 
 
 class Isolation(StrEnum):
@@ -79,6 +83,8 @@ class HandlerOptions:
     stop_on_lease_lost: bool = False
     #: Whether a task ends with ERROR when an attempt of it was lost, instead of running again.
     fails_if_lost: bool = False
+    #: When the leader makes tasks for it by itself.
+    schedules: tuple[DeclaredSchedule, ...] = ()
 
 
 @overload
@@ -100,6 +106,7 @@ def handler(
     grace: float | timedelta | None = None,
     on_lease_lost: Literal["continue", "stop"] = "continue",
     on_lost: Literal["again", "fail"] = "again",
+    schedule: Scheduled | Sequence[Scheduled] | None = None,
 ) -> Callable[[F], F]: ...
 
 
@@ -126,6 +133,8 @@ def handler(name: Any = None, **options: Any) -> Any:
         on_lost: "fail" is for what must never run twice: a task whose attempt may have begun, and did not report how
             it ended, ends with ERROR, where the task itself does not say "again". A failure that the handler reports is
             tried again as the retry options say.
+        schedule: when the leader makes tasks for the handler by itself: a Cron, an Every or an At; or a Schedule, which
+            has a payload and options too; or several of these.
 
     Returns:
         The function itself.
@@ -190,6 +199,7 @@ def _options(
     grace: Delay | None = None,
     on_lease_lost: str = "continue",
     on_lost: str = "again",
+    schedule: object = None,
     **retry: Any,
 ) -> HandlerOptions:
     if not name or not name.isprintable() or len(name.encode()) > limits.NAME_BYTES_MAX:
@@ -208,6 +218,7 @@ def _options(
         grace_ms=default_grace if grace is None else duration_ms("grace", grace, GRACE_MS_MAX),
         stop_on_lease_lost=on_lease_lost == "stop",
         fails_if_lost=on_lost == "fail",
+        schedules=declared(schedule, name),
     )
 
 
@@ -249,17 +260,3 @@ def _retry(
         for name, given in (("retry_delay", retry_delay), ("retry_delay_max", retry_delay_max))
     )
     return RetryOptions(attempts, delay, factor, delay_max, jitter, names)
-
-
-def names_of(no_retry: Iterable[type[BaseException] | str]) -> tuple[str, ...]:
-    """Returns the names of exception types, which are given by name or as they are.
-
-    Raises:
-        ValueError: when an entry is neither.
-    """
-    if isinstance(no_retry, (str, type)):
-        raise ValueError(f"no_retry: give a list, as in no_retry=[{getattr(no_retry, '__name__', no_retry)}]")
-    names = [kind if isinstance(kind, str) else getattr(kind, "__name__", None) for kind in no_retry]
-    if not all(isinstance(name, str) for name in names):
-        raise ValueError("no_retry: each entry is an exception type or its name")
-    return tuple(str(name) for name in names)

@@ -11,14 +11,14 @@ from datetime import datetime
 from typing import Any, Literal, TypedDict
 
 from gowork.proto import limits
-from gowork.worker._core.bounds import duration_ms, whole, within
-from gowork.worker._core.handlers import names_of
+from gowork.worker._core.bounds import duration_ms, names_of, whole, within
 from gowork.worker._core.steering import Delay
 
 #: A moment: an aware datetime, or seconds since the Unix epoch.
 Moment = datetime | float
 PriorityName = Literal["LOW", "MEDIUM", "HIGH", "Low", "Medium", "High", "low", "medium", "high"]
 OnLostName = Literal["AGAIN", "FAIL", "again", "fail"]
+AfterRuleName = Literal["all_completed", "all_finished", "any_failed"]
 #: {option: the option that may be given instead}
 _INSTEAD = {
     "run_at": "delay",
@@ -88,6 +88,12 @@ class TaskOptions(TypedDict, total=False):
     unique_for: Delay | None
     #: FAIL is for what must never run twice; without it the handler's own setting holds, or else AGAIN.
     on_lost: OnLostName | None
+    #: The ids of the tasks after which it runs, at most 1,000: tasks that the leader keeps, such as the one that
+    #: schedules it, or others of the same attempt. With a leader that is too old for it, the attempt fails.
+    after: Iterable[str] | None
+    #: How those must have ended: all completed (the default), all finished in whichever way, or any failed. When that
+    #: can't be any more, the task is cancelled.
+    after_rule: AfterRuleName | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +121,8 @@ class NewTask:
     unique: str | None = None
     unique_for: Delay | None = None
     on_lost: OnLostName | None = None
+    after: Iterable[str] | None = None
+    after_rule: AfterRuleName | None = None
 
 
 #: The options of a NewTask, and those of a call.
@@ -150,6 +158,9 @@ class FollowUp:
     on_lost: str = ""
     unique_key: str = ""
     unique_for_ms: int = 0
+    after: tuple[str, ...] = ()
+    #: "all_completed", "all_finished", "any_failed", or empty for the first.
+    after_rule: str = ""
     #: The whole policy; None where there is none, or only a number of attempts.
     retry: RetryPolicy | None = None
 
@@ -193,7 +204,7 @@ def checked(options: Mapping[str, Any], now_ms: int) -> dict[str, Any]:
             raise ValueError(f"{name}: give {name} or {other}, not both")
     handler = given.get("handler", "")
     name = handler if isinstance(handler, str) else _handler_name(handler)
-    run_at_ms, expires_at_ms = (_moment_ms(field, given.get(field, 0)) for field in ("run_at", "expires_at"))
+    run_at_ms, expires_at_ms = (moment_ms(field, given.get(field, 0)) for field in ("run_at", "expires_at"))
     delay_ms, expires_in_ms, time_limit_ms, unique_for_ms = (
         duration_ms(field, given.get(field, 0), limits.DURATION_MS_MAX)
         for field in ("delay", "expires_in", "time_limit", "unique_for")
@@ -211,10 +222,14 @@ def checked(options: Mapping[str, Any], now_ms: int) -> dict[str, Any]:
         _check_labels(field, given.get(field))
     _check_range(given.get("plugin_version", ""))
     _check_key(given.get("unique"), unique_for_ms)
+    after = _ids("after", given.get("after", ()))
+    after_rule = word("after_rule", given.get("after_rule"), ("all_completed", "all_finished", "any_failed"))
+    if after_rule and not after:
+        raise ValueError("after_rule: it is set without after; give the ids of the tasks after which it runs, too")
     return {
         "handler": name,
         "queue": given.get("queue", ""),
-        "priority": _word("priority", given.get("priority"), ("low", "medium", "high")) or None,
+        "priority": word("priority", given.get("priority"), ("low", "medium", "high")) or None,
         "labels": dict(given.get("labels") or {}),
         "selector": dict(given.get("selector") or {}),
         "run_at_ms": now_ms + delay_ms if delay_ms else run_at_ms,
@@ -225,9 +240,11 @@ def checked(options: Mapping[str, Any], now_ms: int) -> dict[str, Any]:
         "expires_at_ms": now_ms + expires_in_ms if expires_in_ms else expires_at_ms,
         "expires_in_ms": expires_in_ms,
         "concurrency_key": given.get("concurrency_key", ""),
-        "on_lost": _word("on_lost", given.get("on_lost"), ("again", "fail")),
+        "on_lost": word("on_lost", given.get("on_lost"), ("again", "fail")),
         "unique_key": given.get("unique", ""),
         "unique_for_ms": unique_for_ms,
+        "after": after,
+        "after_rule": after_rule,
         "retry": policy,
     }
 
@@ -261,15 +278,25 @@ def _policy(retry: Any) -> RetryPolicy:
     return policy
 
 
-def _word(field: str, word: object, words: tuple[str, ...]) -> Any:
-    if word is None:
+def word(field: str, given: object, words: tuple[str, ...]) -> Any:
+    """Returns one of these words, whose case does not matter; empty for None.
+
+    Raises:
+        ValueError: when it is none of them.
+    """
+    if given is None:
         return ""
-    if not isinstance(word, str) or word.lower() not in words:
-        raise ValueError(f"{field}: {word!r:.200} is not {', '.join(map(repr, words[:-1]))} or {words[-1]!r}")
-    return str(word.lower())
+    if not isinstance(given, str) or given.lower() not in words:
+        raise ValueError(f"{field}: {given!r:.200} is not {', '.join(map(repr, words[:-1]))} or {words[-1]!r}")
+    return str(given.lower())
 
 
-def _moment_ms(field: str, moment: Any) -> int:
+def moment_ms(field: str, moment: Any) -> int:
+    """Returns a moment in milliseconds since the epoch.
+
+    Raises:
+        ValueError: when it is none, or has no time zone.
+    """
     if isinstance(moment, datetime):
         if moment.tzinfo is None:
             raise ValueError(f"{field}: {moment} has no time zone; use datetime.now(timezone.utc) or .astimezone()")
@@ -301,6 +328,19 @@ def _check_key(unique: object, unique_for_ms: int) -> None:
         raise ValueError(
             f"unique: {unique!r:.200} is not text of at most {limits.UNIQUE_KEY_BYTES_MAX} printable bytes"
         )
+
+
+def _ids(field: str, ids: Any) -> tuple[str, ...]:
+    if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
+        raise ValueError(f"{field}: {ids!r:.200} is no list of ids")
+    # A handle of gowork.client has the id of its task.
+    found: tuple[Any, ...] = tuple(dict.fromkeys(getattr(each, "id", each) for each in ids))
+    if len(found) > limits.AFTER_MAX:
+        raise ValueError(f"{field}: at most {limits.AFTER_MAX} ids are taken, not {len(found)}")
+    for each in found:
+        if not isinstance(each, str) or not _is_text(each, 1, limits.ID_BYTES_MAX) or not each.isprintable():
+            raise ValueError(f"{field}: {each!r:.200} is not text of 1 to {limits.ID_BYTES_MAX} printable bytes")
+    return found
 
 
 def _check_range(wanted: object) -> None:

@@ -29,7 +29,7 @@ _CREDIT_SHARE = 0.25
 #: Fields of follow-ups that leaders before 0.2.0 silently drop: those that come with Welcome.heeds_on_lost, and with
 #: Welcome.heeds_unique_keys.
 _ON_LOST = ("on_lost", "plugin_version")
-_UNIQUE_KEYS = ("unique_key",)
+_UNIQUE_KEYS = ("unique_key", "after")
 
 
 def _for_older_leaders(report: session.Report, unknown: Iterable[str]) -> session.Report:

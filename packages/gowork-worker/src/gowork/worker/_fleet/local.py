@@ -96,7 +96,7 @@ class LocalRunner:
                 newest=Redefinitions().newest,
             )
             self._starting = None
-            self._tell(RunnerReady(self.id, ready_of(loaded)))
+            self._tell(RunnerReady(self.id, ready_of(loaded, encrypts=bool(self._encryption))))
             try:
                 await self._stopped.wait()
             finally:

@@ -75,6 +75,8 @@ class Attempts:
         )
         if checkpoint := job.grant.checkpoint:
             context._checkpoint = checkpoint  # noqa: SLF001 - handlers are not to set it
+        if after := task.after:
+            context._after = tuple(after)  # noqa: SLF001 - as above
         return context
 
     def run(self, job: Job) -> AttemptReport:

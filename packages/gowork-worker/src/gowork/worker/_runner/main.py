@@ -32,6 +32,7 @@ from gowork.worker._runner import forks, messages, pipe, pulse
 from gowork.worker._runner.clock import ClockedLoop
 from gowork.worker._runner.columns import pack
 from gowork.worker._runner.completion import AttemptReport
+from gowork.worker._runner.declarations import schedule_bytes
 from gowork.worker._runner.descriptors import OwnDescriptors, open_descriptors
 from gowork.worker._runner.encrypting import Encrypting
 from gowork.worker._runner.exceptions import type_name
@@ -161,7 +162,7 @@ async def _run(connection: socket.socket, table: int, own: OwnDescriptors) -> Te
         threads = setup.slots + setup.spare
         upkeep = Upkeep(settings_of(loop), executor.running, runner.send_worn, threads, seldom_settings())
         runner.begin(executor, upkeep)
-        runner.send(ready_of(loaded, describes=setup.describes))
+        runner.send(ready_of(loaded, describes=setup.describes, encrypts=bool(setup.encryption)))
         await until(runner.stopped)
         executor.close()
         await executor.finished()
@@ -231,8 +232,14 @@ def _telemetry() -> Telemetry | None:
         return None
 
 
-def ready_of(loaded: plugins.Loaded, *, describes: bool = True) -> messages.Ready:
-    """Returns what the supervisor must know of the handlers, with their descriptions if it wants these."""
+def ready_of(loaded: plugins.Loaded, *, describes: bool = True, encrypts: bool = False) -> messages.Ready:
+    """Returns what the supervisor must know of the handlers.
+
+    Args:
+        loaded: the handlers.
+        describes: whether it wants their descriptions.
+        encrypts: whether payloads are encrypted.
+    """
     versions = {plugin.name: plugin.version for plugin in loaded.plugins}
     descriptions = _descriptions(loaded) if describes else {}
     return messages.Ready(
@@ -247,13 +254,31 @@ def ready_of(loaded: plugins.Loaded, *, describes: bool = True) -> messages.Read
                 plugin_version=versions.get(handler.plugin, ""),
                 description=descriptions.get(handler.name, ""),
                 fails_if_lost=handler.options.fails_if_lost,
+                schedules=tuple(
+                    schedule_bytes(each) for each in handler.options.schedules if not (encrypts and each.has_payload)
+                ),
             )
             for handler in loaded.handlers.values()
         ),
         default_handler=loaded.default.name if loaded.default is not None else "",
-        plugin_errors=tuple(str(error) for error in loaded.errors),
+        plugin_errors=(
+            *(str(error) for error in loaded.errors),
+            *(
+                _unencrypted(handler.name, each.name)
+                for handler in loaded.handlers.values()
+                for each in handler.options.schedules
+                if encrypts and each.has_payload
+            ),
+        ),
         shared=tuple(plugin.name for plugin in loaded.plugins if plugin.is_shared),
         version=__version__,
+    )
+
+
+def _unencrypted(handler: str, schedule: str) -> str:
+    return (
+        f"schedule {schedule!r} of handler {handler!r}: its payload can't be encrypted, because that needs the task's "
+        "id, which each tick makes anew; leave the payload out and have the handler fetch it"
     )
 
 

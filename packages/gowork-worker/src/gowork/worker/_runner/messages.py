@@ -65,6 +65,8 @@ class HandlerNote(msgspec.Struct, frozen=True):
     environment: str = ""
     #: Whether its tasks must not run twice; see HandlerOptions.
     fails_if_lost: bool = False
+    #: The schedules that it declares, each a serialized scheduler.v1.Schedule.
+    schedules: tuple[bytes, ...] = ()
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):

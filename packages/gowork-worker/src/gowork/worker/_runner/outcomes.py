@@ -53,7 +53,7 @@ def completed(
     report = completion.message()
     report.result_is_empty_data = not text and not data
     for follow_up in follow_ups:
-        _fill_follow_up(report.follow_ups.add(), follow_up)
+        fill_follow_up(report.follow_ups.add(), follow_up)
     return report
 
 
@@ -143,7 +143,8 @@ def rejected(fence: int, id: str, reason: str) -> session.Report:
     return endings.rejected(fence, id, cut(reason, limits.FAILURE_MESSAGE_BYTES_MAX))
 
 
-def _fill_follow_up(task: tasks.Task, follow_up: FollowUp) -> None:
+def fill_follow_up(task: tasks.Task, follow_up: FollowUp) -> None:
+    """Writes a task that is to be scheduled into its message."""
     task.id = follow_up.id
     task.handler = follow_up.handler
     task.payload = follow_up.payload
@@ -160,6 +161,10 @@ def _fill_follow_up(task: tasks.Task, follow_up: FollowUp) -> None:
     task.plugin_version = follow_up.plugin_version
     task.unique_key = follow_up.unique_key
     task.unique_for_ms = follow_up.unique_for_ms
+    if follow_up.after:
+        task.after.extend(follow_up.after)
+        if follow_up.after_rule:
+            task.after_rule = tasks.AfterRule.Value(f"AFTER_RULE_{follow_up.after_rule.upper()}")
     task.expires_at_ms = follow_up.expires_at_ms
     task.expires_in_ms = follow_up.expires_in_ms
     task.concurrency_key = follow_up.concurrency_key

@@ -9,6 +9,7 @@ link, in either direction, long before TCP does.
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -25,6 +26,8 @@ from gowork.worker._runner.messages import HandlerNote
 from gowork.worker._session.lease import Lease
 from gowork.worker._supervisor.supervisor import Supervisor
 from gowork.worker._version import __version__
+
+logger = logging.getLogger("gowork.worker")
 
 #: Seconds that a leader has to answer Hello.
 WELCOME_TIMEOUT = 5.0
@@ -104,12 +107,22 @@ class SessionStream:
                 f"is older than this worker, and would run lost tasks again: upgrade the leader, or take "
                 f'on_lost="fail" from the handlers {names}'
             )
+        if not first.welcome.heeds_schedules and (names := self._scheduled_handlers()):
+            # Its tasks run all the same, so it is no reason to leave the leader.
+            logger.warning("schedules in code are not heeded", extra={"handlers": names, "next": "upgrade the leader"})
         answer: session.ConnectResponse = first
         return answer
 
     def _failing_handlers(self) -> str:
         """Returns the names of some handlers whose tasks must not run twice; empty: there are none."""
-        names = [note.name for note in self._supervisor.handlers.handlers if note.fails_if_lost]
+        return self._named(lambda note: note.fails_if_lost)
+
+    def _scheduled_handlers(self) -> str:
+        """Does so for handlers that declare schedules."""
+        return self._named(lambda note: bool(note.schedules))
+
+    def _named(self, chosen: Callable[[HandlerNote], bool]) -> str:
+        names = [note.name for note in self._supervisor.handlers.handlers if chosen(note)]
         more = f" and {len(names) - _NAMED_MAX} more" if len(names) > _NAMED_MAX else ""
         return f"{', '.join(map(repr, names[:_NAMED_MAX]))}{more}"
 
@@ -280,6 +293,7 @@ def handler_info(note: HandlerNote, *, is_default: bool) -> session.HandlerInfo:
     if note.fails_if_lost:
         info.on_lost = tasks.ON_LOST_FAIL
     info.description_digest = digest_of(note.description)
+    info.schedules.extend(map(tasks.Schedule.FromString, note.schedules))
     if note.retry is not None:
         retry = note.retry
         info.retry.CopyFrom(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import SimpleNamespace
 
 from gowork.worker._core.cancellation import CancelToken
@@ -38,6 +38,7 @@ class FakeContext(Context):
         state: object = None,
         clock: FakeClock | None = None,
         checkpoint: object = None,
+        after: Iterable[str] = (),
     ) -> None:
         """Args:
         id: the task's id.
@@ -52,6 +53,7 @@ class FakeContext(Context):
         state: what `ctx.state` is: an object, or a mapping of its attributes. None: an object without attributes.
         clock: moved by `ctx.cancelled.wait`, which does not wait; None for one of its own.
         checkpoint: what `ctx.last_checkpoint` is at first.
+        after: the ids of the tasks after which it runs.
         """
         self.clock = clock or FakeClock()
         self._notes = Notes()
@@ -60,6 +62,7 @@ class FakeContext(Context):
             place.state = SimpleNamespace(**state) if isinstance(state, Mapping) else state  # type: ignore[assignment]
         number = attempt if fence is None else fence
         super().__init__(place, self._note, id, attempt, number, handler, payload, data, queue, labels)
+        self._after = tuple(after)
         self.cancelled = _UnwaitingToken(self.clock)
         if checkpoint is not None:
             self.checkpoint(checkpoint)

@@ -48,6 +48,8 @@ class RunOptions(TypedDict, total=False):
     max_attempts: int
     #: What the attempt before has given to `ctx.checkpoint`: nothing.
     checkpoint: object
+    #: The ids of the tasks after which it runs: none.
+    after: Iterable[str]
     #: What `ctx.state` has before lifespans are entered: an object, or a mapping of its attributes.
     state: object
     #: Lifespans that are entered before the handler runs, and left after it.
@@ -131,6 +133,7 @@ def plan_of(handler: Callable[..., Any] | str, payload: object, options: RunOpti
     task = tasks.Task(id=id, payload=text, data=data, payload_form=form)  # type: ignore[arg-type] # Its number.
     task.queue = options.get("queue", "default")
     task.labels.update(options.get("labels", {}))
+    task.after.extend(options.get("after", ()))
     task.time_limit_ms = duration_ms("time_limit", options.get("time_limit", 0), limits.DURATION_MS_MAX)
     max_attempts = whole("max_attempts", options.get("max_attempts", 0), 0, limits.ATTEMPTS_MAX)
     if max_attempts:

@@ -19,6 +19,35 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _AfterRule:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AfterRuleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AfterRule.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    AFTER_RULE_UNSPECIFIED: _AfterRule.ValueType  # 0
+    AFTER_RULE_ALL_COMPLETED: _AfterRule.ValueType  # 1
+    """All have completed."""
+    AFTER_RULE_ALL_FINISHED: _AfterRule.ValueType  # 2
+    """All have ended, whichever way."""
+    AFTER_RULE_ANY_FAILED: _AfterRule.ValueType  # 3
+    """One has failed or was cancelled. When all have completed instead, the task is cancelled."""
+
+class AfterRule(_AfterRule, metaclass=_AfterRuleEnumTypeWrapper):
+    """AfterRule says how the tasks in Task.after must have ended before the task runs. When that can't be any more, the task ends with
+    CANCELLED and a failure of the kind UPSTREAM, and runs no handler. When one of those tasks is retried, a task that was cancelled so
+    waits again.
+    """
+
+AFTER_RULE_UNSPECIFIED: AfterRule.ValueType  # 0
+AFTER_RULE_ALL_COMPLETED: AfterRule.ValueType  # 1
+"""All have completed."""
+AFTER_RULE_ALL_FINISHED: AfterRule.ValueType  # 2
+"""All have ended, whichever way."""
+AFTER_RULE_ANY_FAILED: AfterRule.ValueType  # 3
+"""One has failed or was cancelled. When all have completed instead, the task is cancelled."""
+Global___AfterRule: _TypeAlias = AfterRule  # noqa: Y015
+
 class _OnLost:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -177,6 +206,8 @@ class _FailureKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FailureKi
     """The handler said that another try is useless."""
     FAILURE_KIND_LOST: _FailureKind.ValueType  # 7
     """An attempt was lost, or may have run before a restore, and the task must not run twice: see OnLost."""
+    FAILURE_KIND_UPSTREAM: _FailureKind.ValueType  # 8
+    """With status CANCELLED: the tasks after which it was to run have ended in another way than its after_rule says."""
 
 class FailureKind(_FailureKind, metaclass=_FailureKindEnumTypeWrapper): ...
 
@@ -195,6 +226,8 @@ FAILURE_KIND_NO_RETRY: FailureKind.ValueType  # 6
 """The handler said that another try is useless."""
 FAILURE_KIND_LOST: FailureKind.ValueType  # 7
 """An attempt was lost, or may have run before a restore, and the task must not run twice: see OnLost."""
+FAILURE_KIND_UPSTREAM: FailureKind.ValueType  # 8
+"""With status CANCELLED: the tasks after which it was to run have ended in another way than its after_rule says."""
 Global___FailureKind: _TypeAlias = FailureKind  # noqa: Y015
 
 class _TaskView:
@@ -274,6 +307,10 @@ class _WaitCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WaitCode.Val
     """Workers have the handler, but none from a plugin whose version is within the task's plugin_version."""
     WAIT_CODE_QUEUE_NOT_TAKEN: _WaitCode.ValueType  # 20
     """Workers have the handler, but none takes tasks of its queue."""
+    WAIT_CODE_UPSTREAM: _WaitCode.ValueType  # 21
+    """Tasks that it comes after have not ended."""
+    WAIT_CODE_UPSTREAM_FAILED: _WaitCode.ValueType  # 22
+    """It was cancelled, because tasks that it comes after have ended in another way than its after_rule says."""
 
 class WaitCode(_WaitCode, metaclass=_WaitCodeEnumTypeWrapper): ...
 
@@ -320,6 +357,10 @@ WAIT_CODE_PLUGIN_VERSION: WaitCode.ValueType  # 19
 """Workers have the handler, but none from a plugin whose version is within the task's plugin_version."""
 WAIT_CODE_QUEUE_NOT_TAKEN: WaitCode.ValueType  # 20
 """Workers have the handler, but none takes tasks of its queue."""
+WAIT_CODE_UPSTREAM: WaitCode.ValueType  # 21
+"""Tasks that it comes after have not ended."""
+WAIT_CODE_UPSTREAM_FAILED: WaitCode.ValueType  # 22
+"""It was cancelled, because tasks that it comes after have ended in another way than its after_rule says."""
 Global___WaitCode: _TypeAlias = WaitCode  # noqa: Y015
 
 class _ScheduleOverlap:
@@ -496,6 +537,8 @@ class Task(_message.Message):
     CHANGED_FIELDS_FIELD_NUMBER: _builtins.int
     UNIQUE_KEY_FIELD_NUMBER: _builtins.int
     UNIQUE_FOR_MS_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    AFTER_RULE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The key of the task: 1 to 256 bytes, printable."""
     payload: _builtins.str
@@ -581,6 +624,8 @@ class Task(_message.Message):
     """With unique_key: for how long after its submit the task has the key at least, in milliseconds, by the leader's clock. If the task
     ends before, the key stays taken until then, unless the task is removed by its id. At most 10 years; 0: until it has ended.
     """
+    after_rule: Global___AfterRule.ValueType
+    """With after: how those tasks must have ended. UNSPECIFIED means ALL_COMPLETED."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """At most 64, keys of 1 to 63 bytes, values of at most 253."""
@@ -608,6 +653,15 @@ class Task(_message.Message):
     @_builtins.property
     def changed_fields(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Output only: the names of the fields that were changed."""
+
+    @_builtins.property
+    def after(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The ids of the tasks after which it runs: it is PENDING, and given to no worker, until after_rule holds. Each must be the id of a
+        task that the leader keeps, or of one in the same call, in any order; otherwise the call is refused with FAILED_PRECONDITION,
+        UPSTREAM_UNKNOWN. Tasks may not come after one another in a circle. run_at_ms and delay_ms hold too: the later time counts. The
+        leader keeps the tasks named here until this one has ended. At most 1,000. At most 200,000 unfinished tasks come after others, and
+        have 1,000,000 ids here in all; then RESOURCE_EXHAUSTED, TOO_MANY_DEPENDENTS.
+        """
 
     def __init__(
         self,
@@ -651,10 +705,12 @@ class Task(_message.Message):
         changed_fields: _abc.Iterable[_builtins.str] | None = ...,
         unique_key: _builtins.str = ...,
         unique_for_ms: _builtins.int = ...,
+        after: _abc.Iterable[_builtins.str] | None = ...,
+        after_rule: Global___AfterRule.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_status", b"_status", "failure", b"failure", "priority", b"priority", "progress", b"progress", "retry", b"retry", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_status", b"_status", "attempts", b"attempts", "attempts_used", b"attempts_used", "cancel_requested", b"cancel_requested", "changed_at_ms", b"changed_at_ms", "changed_fields", b"changed_fields", "concurrency_key", b"concurrency_key", "created_at_ms", b"created_at_ms", "data", b"data", "delay_ms", b"delay_ms", "expires_at_ms", b"expires_at_ms", "expires_in_ms", b"expires_in_ms", "failure", b"failure", "fence", b"fence", "finished_at_ms", b"finished_at_ms", "handler", b"handler", "id", b"id", "labels", b"labels", "on_lost", b"on_lost", "payload", b"payload", "payload_form", b"payload_form", "plugin_version", b"plugin_version", "priority", b"priority", "progress", b"progress", "queue", b"queue", "result", b"result", "result_data", b"result_data", "result_is_empty_data", b"result_is_empty_data", "retry", b"retry", "run_at_ms", b"run_at_ms", "selector", b"selector", "started_at_ms", b"started_at_ms", "status", b"status", "time_limit_ms", b"time_limit_ms", "traceparent", b"traceparent", "tracestate", b"tracestate", "unique_for_ms", b"unique_for_ms", "unique_key", b"unique_key", "waiting_reason", b"waiting_reason", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_status", b"_status", "after", b"after", "after_rule", b"after_rule", "attempts", b"attempts", "attempts_used", b"attempts_used", "cancel_requested", b"cancel_requested", "changed_at_ms", b"changed_at_ms", "changed_fields", b"changed_fields", "concurrency_key", b"concurrency_key", "created_at_ms", b"created_at_ms", "data", b"data", "delay_ms", b"delay_ms", "expires_at_ms", b"expires_at_ms", "expires_in_ms", b"expires_in_ms", "failure", b"failure", "fence", b"fence", "finished_at_ms", b"finished_at_ms", "handler", b"handler", "id", b"id", "labels", b"labels", "on_lost", b"on_lost", "payload", b"payload", "payload_form", b"payload_form", "plugin_version", b"plugin_version", "priority", b"priority", "progress", b"progress", "queue", b"queue", "result", b"result", "result_data", b"result_data", "result_is_empty_data", b"result_is_empty_data", "retry", b"retry", "run_at_ms", b"run_at_ms", "selector", b"selector", "started_at_ms", b"started_at_ms", "status", b"status", "time_limit_ms", b"time_limit_ms", "traceparent", b"traceparent", "tracestate", b"tracestate", "unique_for_ms", b"unique_for_ms", "unique_key", b"unique_key", "waiting_reason", b"waiting_reason", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
     _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015

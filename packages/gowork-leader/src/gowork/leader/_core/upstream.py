@@ -1,0 +1,101 @@
+"""Decides on what tasks come after others when they are scheduled: whether those are there, and how many there may be.
+
+A task that comes after others is delayed until BLOCKED_MS, which never comes. `freeing` says when it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from msgspec.structs import replace
+
+from gowork.leader._core import commands as cmd
+from gowork.leader._core.kinds import AFTER
+from gowork.leader._core.model import BLOCKED_MS, Now, Spec, Standing, Status
+from gowork.leader._core.state import State
+from gowork.proto.limits import DEPENDENTS_MAX, EDGES_MAX
+
+
+def blocked(standing: Standing) -> Standing:
+    """Returns where a pending task stands that waits for others."""
+    return replace(standing, not_before_ms=BLOCKED_MS)
+
+
+def freed(spec: Spec, standing: Standing, now: Now) -> Standing:
+    """Returns where a task stands that waits for no other one any more."""
+    return replace(standing, not_before_ms=spec.run_at_ms if spec.run_at_ms > now.wall_ms else 0)
+
+
+def link(state: State, status_of: Callable[[str], Status | None]) -> None:
+    """Works out, after a start, what the tasks that come after others wait for. See Dependents.add."""
+    for id, fact in state.facts.of(AFTER).items():
+        state.dependents.add(id, fact.ids, fact.rule, status_of, is_live=not fact.is_cancelled)
+
+
+def fault_of(
+    state: State, specs: Sequence[Spec], made: Mapping[str, Spec], prefix: str = "tasks"
+) -> cmd.Refused | None:
+    """Returns why the new ones of these tasks can't come after those that they name; None when they can.
+
+    Args:
+        state: the state, in which all tasks that they name are known.
+        specs: the tasks that are scheduled together.
+        made: all new tasks of the same decision, {id: spec}.
+        prefix: what the list of the tasks is called in errors.
+    """
+    new = {spec.id: spec for spec in specs if spec.after and spec.id in made and spec.id not in state.tasks}
+    if not new:
+        return None
+    edges = 0
+    for place, spec in enumerate(specs):
+        if spec.id not in new:
+            continue
+        edges += len(spec.after)
+        for number, id in enumerate(spec.after):
+            if id not in made and id not in state.tasks and id not in state.briefs:
+                fault = f"no task has the id {id!r}; it was never scheduled, or is no longer kept"
+                return _refused(cmd.UPSTREAM_UNKNOWN, f"{prefix}[{place}].after[{number}]", fault)
+    there = state.dependents
+    if there.live + len(new) > DEPENDENTS_MAX or there.edges + edges > EDGES_MAX:
+        message = (
+            f"after: {there.live} unfinished tasks come after others and name {there.edges} ids, here are {len(new)} "
+            f"more with {edges}, and the limits are {DEPENDENTS_MAX} and {EDGES_MAX}; try again when some have run"
+        )
+        return cmd.Refused(cmd.TOO_MANY_DEPENDENTS, message)
+    circle = _circle(new)
+    if circle:
+        place = next(place for place, spec in enumerate(specs) if spec.id == circle)
+        fault = f"task {circle!r} comes after itself, by way of the tasks that it names"
+        return _refused(cmd.UPSTREAM_IN_CIRCLE, f"{prefix}[{place}].after", fault)
+    return None
+
+
+def _refused(code: cmd.RefusalCode, field: str, fault: str) -> cmd.Refused:
+    return cmd.Refused(code, f"{field}: {fault}", ((field, fault),))
+
+
+def _circle(new: Mapping[str, Spec]) -> str:
+    """Returns the id of a task of a circle; empty: there is none. Only new tasks can be in one."""
+    open_ids = {id: sum(up in new for up in spec.after) for id, spec in new.items()}
+    of: dict[str, list[str]] = {}
+    for id, spec in new.items():
+        for up in spec.after:
+            if up in new:
+                of.setdefault(up, []).append(id)
+    free = [id for id, number in open_ids.items() if not number]
+    while free:
+        id = free.pop()
+        del open_ids[id]
+        for dependent in of.get(id, ()):
+            open_ids[dependent] -= 1
+            if not open_ids[dependent]:
+                free.append(dependent)
+    if not open_ids:
+        return ""
+    # What is left is in a circle or comes after one. Whoever goes back from it comes to the circle.
+    seen: set[str] = set()
+    id = next(iter(open_ids))
+    while id not in seen:
+        seen.add(id)
+        id = next(up for up in new[id].after if up in open_ids)
+    return id
