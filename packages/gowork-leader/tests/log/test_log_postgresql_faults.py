@@ -37,6 +37,20 @@ pytestmark = pytest.mark.tool("postgres", "initdb")
 _numbers = itertools.count()
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        psycopg.errors.UniqueViolation("duplicate key value violates unique constraint"),
+        psycopg.errors.DuplicateTable('relation "entries_1_0" already exists'),
+        # Of a table that another session has made in between.
+        psycopg.errors.DuplicateObject('type "entries_1_0" already exists'),
+    ],
+    ids=["row", "table", "type"],
+)
+def test_what_another_session_was_faster_to_make_is_there_already(error: psycopg.Error) -> None:
+    assert isinstance(connections._meaning(error), connections.AlreadyThereError)
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[PostgresqlServer]:
     with PostgresqlServer() as server:

@@ -212,7 +212,8 @@ def _meaning(error: psycopg.Error) -> LogError:
         return LogFullError(f"PostgreSQL has no room left: {said}")
     if isinstance(error, errors.UndefinedTable):
         return MissingTableError(f"PostgreSQL lacks a table of gowork: {said}; whoever has removed it must put it back")
-    if isinstance(error, errors.UniqueViolation | errors.DuplicateTable):
+    # A table that another session is making may be there as a type alone.
+    if isinstance(error, errors.UniqueViolation | errors.DuplicateTable | errors.DuplicateObject):
         return AlreadyThereError(f"PostgreSQL has this already: {said}")
     if isinstance(error, errors.InsufficientPrivilege):
         return LogRefusedError(f"PostgreSQL refuses this user: {said}; the user must own the log's schema")
