@@ -203,7 +203,7 @@ class RunOptions(TypedDict, total=False):
     #: ends with ERROR (FailureKind.LOST). Without it the handler's own setting holds, or else AGAIN.
     on_lost: OnLost | OnLostName | None
     #: The tasks after which it runs, at most 1,000: their ids, or what `schedule` returned. The leader must keep them,
-    #: or they are scheduled by the same `schedule_many`.
+    #: or they come before it in the same `schedule_many`.
     after: Iterable[Any] | None
     #: How those must have ended; the default is ALL_COMPLETED.
     after_rule: AfterRule | AfterRuleName | None
