@@ -84,6 +84,8 @@ def test_every_reason_that_time_alone_does_not_lift_has_an_alert_and_its_words_i
     # No alert for these: they end by themselves, belong to ended tasks, or mean a full store, which has its own alert.
     ends = {WaitCode.DELAYED, WaitCode.RETRY_DELAY, WaitCode.EXPIRED, WaitCode.QUARANTINED}
     ends |= {WaitCode.FAILED, WaitCode.CANCELLED, WaitCode.STORE_FULL}
+    # What waits for other tasks is counted as delayed.
+    ends |= {WaitCode.UPSTREAM, WaitCode.UPSTREAM_FAILED}
     assert set(named) == {code.name.lower() for code in WaitCode if code not in ends}
     for reason, name in named.items():
         section = RUNBOOK.read_text().split(f"## {name}\n")[1].split("\n## ")[0]

@@ -135,7 +135,8 @@ def test_all_before_a_line_at_fault_is_scheduled_and_nothing_behind(
 
 
 @pytest.mark.parametrize(
-    ("field", "words"), [("handlr", "unknown handlr; did you mean 'handler'?"), ("zzz", "unknown zzz; known are at, ")]
+    ("field", "words"),
+    [("handlr", "unknown handlr; did you mean 'handler'?"), ("zzz", "unknown zzz; known are after, after_rule, at, ")],
 )
 def test_an_unknown_field_names_the_nearest(field: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
     _, lines = schedule(FakeClient(), {"payload": 1, field: "x"})

@@ -150,6 +150,10 @@ def queue_record(queue: Queue) -> Record:
     return dataclasses.asdict(queue)
 
 
+#: Fields of a NewTask that the task of a schedule does not have.
+_NOT_OF_A_SCHEDULE = ("id", "run_at", "delay", "expires_at", "after", "after_rule")
+
+
 def schedule_record(schedule: Schedule) -> Record:
     """Converts a schedule."""
     when = schedule.when
@@ -177,8 +181,8 @@ def schedule_record(schedule: Schedule) -> Record:
         "skipped_ticks": dict(schedule.skipped_ticks),
         "when": times,
         "task": {
-            # The times that the task of a schedule does not have are left out.
-            **{name: task[name] for name in task if name not in ("id", "run_at", "delay", "expires_at")},
+            # What the task of a schedule does not have is left out.
+            **{name: task[name] for name in task if name not in _NOT_OF_A_SCHEDULE},
             "payload": "" if data else task["payload"],
             "data": _base64(data),
         },

@@ -24,6 +24,8 @@ _NOT_OF_A_SCHEDULE = {
     "run_at": "its ticks say when a task is made; jitter spreads the starts",
     "delay": "its ticks say when a task is made; jitter spreads the starts",
     "expires_at": "each tick makes a new task; give expires_in",
+    "after": "its ticks say when a task is made; have the handler schedule what comes after it",
+    "after_rule": "its ticks say when a task is made; have the handler schedule what comes after it",
 }
 
 

@@ -65,7 +65,7 @@ def _submitted(state: State, changes: Sequence[ch.Change], at: int) -> int:
         if type(change) is not ch.TaskSubmitted:
             break
         spec, standing = change.spec, change.standing
-        if spec.lane != key or standing.not_before_ms or spec.expires_at_ms or spec.after:
+        if spec.lane != key or standing.not_before_ms or spec.expires_at_ms:
             break
         task = Task(change.seq, spec, standing)
         submitted[spec.id] = tasks[spec.id] = task
