@@ -168,7 +168,10 @@ async def test_a_worker_schedules_follow_ups_within_its_bounds_alone(leader: Ser
 
 async def test_a_worker_that_is_bound_to_queues_takes_from_these_alone(leader: ServedLeader) -> None:
     mailer, free = with_token(leader, "mailer"), with_token(leader, "free")
-    refused = (([], "takes tasks of all; name its queues by --queue"), (["mail-in", "web"], "the queue 'web'"))
+    refused: tuple[tuple[list[str], str], ...] = (
+        ([], "takes tasks of all; name its queues by --queue"),
+        (["mail-in", "web"], "the queue 'web'"),
+    )
     for queues, advice in refused:
         session = mailer.session()
         infos = [{"name": "thumbnail"}]
