@@ -50,12 +50,12 @@ def tick(state: State, command: cmd.Tick, now: Now) -> Decision:
     for hello, until in list(state.challenges.values()):
         if until <= now.mono:
             take_over(state, hello, now, decision, [*silent, *away])
-    ended = _due(state, command.due_ms, now, decision)
+    dealt_with = _due(state, command.due_ms, now, decision)
     decision.changes.extend(unique.ripe(state, command.due_ms, DUE_TASKS_MAX))
     if state.agenda.plans:
         tick_schedules(state, now, decision)
     if state.dependents.in_hand:
-        look_at_dependents(state, ended, now, decision)
+        look_at_dependents(state, dealt_with, now, decision)
     return decision
 
 

@@ -18,8 +18,7 @@ from gowork.leader._core.decision import Decision
 from gowork.leader._core.dependents import Dependent, Verdict
 from gowork.leader._core.model import BLOCKED, AfterRule, Failure, FailureKind, Now, Status, Task
 from gowork.leader._core.state import State
-from gowork.leader._core.tasks import ended as at_its_end
-from gowork.leader._core.tasks import has_expired, no_room
+from gowork.leader._core.tasks import ended, has_expired, no_room
 from gowork.leader._core.unique import Keys
 from gowork.leader._core.upstream import blocked, freed
 
@@ -27,21 +26,21 @@ from gowork.leader._core.upstream import blocked, freed
 DEPENDENTS_A_BATCH_MAX = 2_000
 
 
-def look_at_dependents(state: State, ended: AbstractSet[str], now: Now, decision: Decision) -> None:
+def look_at_dependents(state: State, dealt_with: AbstractSet[str], now: Now, decision: Decision) -> None:
     """Frees the dependents in hand whose rule holds, and ends those whose rule can't hold any more.
 
     Those that ended so wait again, or run, when a retry has changed that.
 
     Args:
         state: the state.
-        ended: the ids of tasks that the same decision has dealt with otherwise.
+        dealt_with: the ids of tasks that the same decision has moved already.
         now: the time.
         decision: gets the changes.
     """
     keys = Keys(state, now)
     for id in state.dependents.in_hand:
         dependent, task = state.dependents.by_id.get(id), state.tasks.get(id)
-        if dependent is None or task is None or id in ended:
+        if dependent is None or task is None or id in dealt_with:
             continue
         if task.place is BLOCKED:
             _decide(dependent, task, now, decision)
@@ -56,9 +55,7 @@ def _decide(dependent: Dependent, task: Task, now: Now, decision: Decision) -> N
             decision.changes.append(ch.TaskMoved(task.spec.id, freed(task.spec, task.standing, now)))
         case Verdict.CANCEL:
             failure = Failure(FailureKind.UPSTREAM, _why(dependent), "Upstream")
-            decision.changes.append(
-                ch.TaskMoved(task.spec.id, at_its_end(task.standing, Status.CANCELLED, failure, now))
-            )
+            decision.changes.append(ch.TaskMoved(task.spec.id, ended(task.standing, Status.CANCELLED, failure, now)))
         case Verdict.WAIT:
             pass
 
