@@ -63,6 +63,7 @@ def shown(address: str) -> dict[str, float]:
     return {**ends, "refused": refused.value}
 
 
+@pytest.mark.longer
 def test_leader_workers_and_clients_work_with_what_was_made(tmp_path: Path, certs: Path) -> None:
     leader = leading(tmp_path, certs)
     with stopped_cleanly(leader.process):

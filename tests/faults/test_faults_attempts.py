@@ -33,7 +33,12 @@ def gated(cluster: Cluster, client: Client, *ids: str) -> list[News]:
 
 
 @pytest.mark.parametrize(
-    ("payload", "reason"), [("exit", "exited with code 3"), ("crash", "SIGSEGV"), ("kill", "SIGKILL")]
+    ("payload", "reason"),
+    [
+        ("exit", "exited with code 3"),
+        pytest.param("crash", "SIGSEGV", marks=pytest.mark.longer),
+        pytest.param("kill", "SIGKILL", marks=pytest.mark.longer),
+    ],
 )
 def test_the_guilty_one_of_a_runner_is_found_and_its_neighbours_complete(
     cluster: Cluster, payload: str, reason: str

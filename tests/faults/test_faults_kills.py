@@ -29,7 +29,7 @@ def group_of(news: News) -> list[psutil.Process]:
     return [command, *command.children(recursive=True)]
 
 
-@pytest.mark.parametrize("victim", ["supervisor", "runner"])
+@pytest.mark.parametrize("victim", ["supervisor", pytest.param("runner", marks=pytest.mark.longer)])
 def test_commands_that_heed_no_signal_have_ended_before_their_tasks_are_run_again(
     cluster: Cluster, victim: str
 ) -> None:

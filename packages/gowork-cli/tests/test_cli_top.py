@@ -264,6 +264,7 @@ class TestTerminal:
                     assert view.ended() == 0
             assert b"Traceback" not in view.written
 
+    @pytest.mark.longer
     def test_a_leader_that_hangs_is_told_of_and_goes_on(self, up_in, tmp_path: Path) -> None:
         with up_in(tmp_path, "--workers", "0") as up:
             (leader,) = [

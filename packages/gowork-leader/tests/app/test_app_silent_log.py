@@ -94,6 +94,7 @@ async def test_a_follower_that_is_cut_off_from_the_log_alone_goes_on_forwarding_
     assert "the log" not in text
 
 
+@pytest.mark.longer
 @pytest.mark.tool("etcd")
 async def test_a_follower_whose_packets_to_etcd_are_lost_goes_on_forwarding(tmp_path: Path) -> None:
     with EtcdCluster(tmp_path, 1) as cluster:

@@ -42,7 +42,7 @@ async def digests_of(folder: Path, batches: list[Batch], cut: int) -> set[bytes]
     return found
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(histories(), st.integers(0, 6))
 def test_stores_that_applied_the_same_entries_have_the_same_digest(batches: list[Batch], cut: int) -> None:
     with tempfile.TemporaryDirectory() as folder:

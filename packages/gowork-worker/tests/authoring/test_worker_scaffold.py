@@ -69,7 +69,7 @@ def test_all_handlers_that_come_with_gowork_are_refused() -> None:
             names_of(name)
 
 
-@pytest.mark.parametrize("name", ["thumbnails", "import", "cancel", "handler"])
+@pytest.mark.parametrize("name", [pytest.param("thumbnails", marks=pytest.mark.longer), "import", "cancel", "handler"])
 def test_its_tests_pass_and_its_metadata_are_right(name: str, tmp_path: Path) -> None:
     names = names_of(name)
     written = write_plugin(names, tmp_path / "new")
