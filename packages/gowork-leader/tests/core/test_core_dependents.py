@@ -9,6 +9,7 @@ from gowork.leader._core import commands as cmd
 from gowork.leader._core.freeing import DEPENDENTS_A_BATCH_MAX
 from gowork.leader._core.kinds import AFTER
 from gowork.leader._core.model import AfterRule, FailureKind, Outcome, Place, Status
+from gowork.leader._core.state import Settings
 
 MINUTE_MS = 60_000
 ALL_COMPLETED, ALL_FINISHED, ANY_FAILED = AfterRule
@@ -211,6 +212,7 @@ def test_what_has_ended_because_of_others_takes_no_room_of_what_waits(monkeypatc
         core.tick()
     assert len(core.state.facts.of(AFTER)) == 3
     # The others are not known any more.
+    monkeypatch.setattr("gowork.leader._core.upstream.DEPENDENTS_MAX", 100)
     core.do(cmd.RetryTask("a"))
     core.tick()
     assert [core.status(id) for id in "bcdef"] == [PENDING] * 3 + [CANCELLED] * 2
@@ -349,3 +351,29 @@ def test_one_batch_looks_at_so_many_dependents_alone() -> None:
         core.do(cmd.Tick(core.wall_ms))
         assert core.state.queues.waiting == freed
     assert not core.state.dependents.undecided
+
+
+def test_the_cause_is_one_that_has_not_completed() -> None:
+    for again, named in (("a", "'b' has not"), ("b", "one of them has not")):
+        core = Core()
+        core.submit(spec("a"), spec("b"), spec("c", after=("a", "b")))
+        core.do(cmd.Cancel("a"))
+        core.do(cmd.Cancel("b"))
+        core.do(cmd.RetryTask(again))
+        core.tick()
+        assert core.failure("c").message.endswith(named)
+
+
+@pytest.mark.parametrize("bound", ["pending", "dependents", "edges"])
+def test_tasks_wait_again_as_far_as_there_is_room(bound: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    core = Core(Settings(pending_max=3 if bound == "pending" else 100))
+    core.submit(spec("a"))
+    core.do(cmd.Cancel("a"))
+    for id in "bcde":
+        core.submit(spec(id, after=("a",)))
+        core.tick()
+    if bound != "pending":
+        monkeypatch.setattr(f"gowork.leader._core.upstream.{bound.upper()}_MAX", 2)
+    core.do(cmd.RetryTask("a"))
+    core.tick()
+    assert [core.status(id) for id in "bcde"] == [PENDING] * 2 + [CANCELLED] * 2

@@ -211,3 +211,16 @@ def test_a_run_that_is_changed_while_it_waits_is_seen_to_end(in_one_batch: bool)
     assert core.status(tick(1)) is Status.CANCELLED
     core.tick()
     assert (made(core), ticks_of(core).waiting_ms) == (["1", "2"], 0)
+
+
+def test_a_tick_and_a_task_that_waits_again_do_not_both_get_a_key() -> None:
+    core = scheduled()
+    core.submit(spec("a"), spec("b", after=("a",), unique="k"))
+    core.do(cmd.Cancel("a"))
+    core.tick()
+    assert core.status("b") is Status.CANCELLED
+    core.do(cmd.RetryTask("a"))
+    core.wall_ms += MINUTE_MS
+    core.tick()
+    keyed = {id for id, (_, spec, standing) in core.stored.items() if spec.unique_key and standing.finished_ms == 0}
+    assert keyed == {tick(1)} == {holder(core)}

@@ -52,10 +52,11 @@ def tick(state: State, command: cmd.Tick, now: Now) -> Decision:
             take_over(state, hello, now, decision, [*silent, *away])
     dealt_with = _due(state, command.due_ms, now, decision)
     decision.changes.extend(unique.ripe(state, command.due_ms, DUE_TASKS_MAX))
-    if state.agenda.plans:
-        tick_schedules(state, now, decision)
-    if state.dependents.in_hand:
-        look_at_dependents(state, dealt_with, now, decision)
+    if state.agenda.plans or state.dependents.in_hand:
+        # The same ones for both, so that no key is given away twice.
+        keys = unique.Keys(state, now)
+        tick_schedules(state, keys, now, decision)
+        look_at_dependents(state, dealt_with, keys, now, decision)
     return decision
 
 

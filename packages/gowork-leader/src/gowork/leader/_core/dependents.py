@@ -38,7 +38,7 @@ class Dependent:
         #: How many of those tasks have not ended, and how many have ended without completing.
         self.unfinished = 0
         self.without = 0
-        #: One of the latter; empty: none was seen.
+        #: One of the latter; empty: none, or it is not known which.
         self.culprit = ""
 
     @property
@@ -181,4 +181,7 @@ class Dependents:
     def _count(dependent: Dependent, upstream: str, status: Status | None, by: int) -> None:
         if status is not COMPLETED:
             dependent.without += by
-            dependent.culprit = upstream if by > 0 else ""
+            if by > 0:
+                dependent.culprit = upstream
+            elif dependent.culprit == upstream:
+                dependent.culprit = ""

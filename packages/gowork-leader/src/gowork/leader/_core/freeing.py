@@ -16,17 +16,17 @@ from msgspec.structs import replace
 from gowork.leader._core import changes as ch
 from gowork.leader._core.decision import Decision
 from gowork.leader._core.dependents import Dependent, Verdict
-from gowork.leader._core.model import BLOCKED, AfterRule, Failure, FailureKind, Now, Status, Task
+from gowork.leader._core.model import BLOCKED, AfterRule, Failure, FailureKind, Now, Spec, Standing, Status, Task
 from gowork.leader._core.state import State
 from gowork.leader._core.tasks import ended, has_expired, no_room
 from gowork.leader._core.unique import Keys
-from gowork.leader._core.upstream import blocked, freed
+from gowork.leader._core.upstream import blocked, freed, no_room_beside
 
 #: How many dependents one batch looks at.
 DEPENDENTS_A_BATCH_MAX = 2_000
 
 
-def look_at_dependents(state: State, dealt_with: AbstractSet[str], now: Now, decision: Decision) -> None:
+def look_at_dependents(state: State, dealt_with: AbstractSet[str], keys: Keys, now: Now, decision: Decision) -> None:
     """Frees the dependents in hand whose rule holds, and ends those whose rule can't hold any more.
 
     Those that ended so wait again, or run, when a retry has changed that.
@@ -34,10 +34,13 @@ def look_at_dependents(state: State, dealt_with: AbstractSet[str], now: Now, dec
     Args:
         state: the state.
         dealt_with: the ids of tasks that the same decision has moved already.
+        keys: the unique keys as the same decision sees them.
         now: the time.
         decision: gets the changes.
     """
-    keys = Keys(state, now)
+    mark = keys.mark()
+    revived: list[Spec] = []
+    edges = 0
     for id in state.dependents.in_hand:
         dependent, task = state.dependents.by_id.get(id), state.tasks.get(id)
         if dependent is None or task is None or id in dealt_with:
@@ -45,8 +48,13 @@ def look_at_dependents(state: State, dealt_with: AbstractSet[str], now: Now, dec
         if task.place is BLOCKED:
             _decide(dependent, task, now, decision)
         elif not dependent.is_live and dependent.verdict is not Verdict.CANCEL:
-            _revive(state, dependent, task, keys, now, decision)
-    decision.changes.extend(keys.taken())
+            revived.append(task.spec)
+            if _may_wait_again(state, task, revived, edges + len(dependent.ids), keys, now):
+                edges += len(dependent.ids)
+                decision.changes.append(ch.TaskMoved(id, _again(dependent, task, now)))
+            else:
+                revived.pop()
+    decision.changes.extend(keys.taken(mark))
 
 
 def _decide(dependent: Dependent, task: Task, now: Now, decision: Decision) -> None:
@@ -60,19 +68,33 @@ def _decide(dependent: Dependent, task: Task, now: Now, decision: Decision) -> N
             pass
 
 
-def _revive(state: State, dependent: Dependent, task: Task, keys: Keys, now: Now, decision: Decision) -> None:
-    """Has a task wait again that ended because of others, if there is room and nothing speaks against it."""
+def _may_wait_again(state: State, task: Task, revived: list[Spec], edges: int, keys: Keys, now: Now) -> bool:
+    """Whether a task that ended because of others may wait again: there is room, and nothing else speaks against it.
+
+    Args:
+        state: the state.
+        task: the task, which is the last of `revived`.
+        revived: those that wait again by the same decision.
+        edges: how many ids these name.
+        keys: the unique keys as the same decision sees them.
+        now: the time.
+    """
     spec, failure = task.spec, task.standing.failure
     if failure is None or failure.kind is not FailureKind.UPSTREAM or has_expired(spec, now):
-        return
-    if no_room(state, [spec]) is not None or (spec.unique_key and keys.take(spec.unique_key, spec.id)):
-        return
-    again = replace(task.standing, status=Status.PENDING, finished_ms=0, failure=None)
-    again = freed(spec, again, now) if dependent.verdict is Verdict.RUN else blocked(again)
-    decision.changes.append(ch.TaskMoved(spec.id, again))
+        return False
+    if no_room(state, revived) is not None or no_room_beside(state, len(revived), edges):
+        return False
+    return not (spec.unique_key and keys.take(spec.unique_key, spec.id))
+
+
+def _again(dependent: Dependent, task: Task, now: Now) -> Standing:
+    """Returns where a task stands that ended because of others, and waits again."""
+    standing = replace(task.standing, status=Status.PENDING, finished_ms=0, failure=None)
+    return freed(task.spec, standing, now) if dependent.verdict is Verdict.RUN else blocked(standing)
 
 
 def _why(dependent: Dependent) -> str:
     if dependent.rule is AfterRule.ANY_FAILED:
         return "it was to run if one of the tasks that it comes after fails, and all have completed"
-    return f"it was to run when the tasks that it comes after have completed, and {dependent.culprit!r} has not"
+    which = repr(dependent.culprit) if dependent.culprit else "one of them"
+    return f"it was to run when the tasks that it comes after have completed, and {which} has not"

@@ -99,10 +99,9 @@ def _skips_all(state: State, name: str, schedule: Schedule, ticks: Ticks, due_ms
     return None
 
 
-def tick_schedules(state: State, now: Now, decision: Decision) -> None:
-    """Makes the tasks of ticks that are due, and skips ticks."""
+def tick_schedules(state: State, keys: Keys, now: Now, decision: Decision) -> None:
+    """Makes the tasks of ticks that are due, and skips ticks. `keys` are the unique keys as the decision sees them."""
     seen: dict[str, Spec] = {}
-    keys = Keys(state, now)
     for plan in state.agenda.plans:
         ticks = state.facts.of(TICKS).get(plan.name)
         if ticks is plan.ticks and state.facts.of(SCHEDULES).get(plan.name) is plan.schedule:

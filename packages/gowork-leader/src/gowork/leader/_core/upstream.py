@@ -56,7 +56,7 @@ def fault_of(
                 fault = f"no task has the id {id!r}; it was never scheduled, or is no longer kept"
                 return _refused(cmd.UPSTREAM_UNKNOWN, f"{prefix}[{place}].after[{number}]", fault)
     there = state.dependents
-    if there.live + len(new) > DEPENDENTS_MAX or there.edges + edges > EDGES_MAX:
+    if no_room_beside(state, len(new), edges):
         message = (
             f"after: {there.live} unfinished tasks come after others and name {there.edges} ids, here are {len(new)} "
             f"more with {edges}, and the limits are {DEPENDENTS_MAX} and {EDGES_MAX}; try again when some have run"
@@ -68,6 +68,12 @@ def fault_of(
         fault = f"task {circle!r} comes after itself, by way of the tasks that it names"
         return _refused(cmd.UPSTREAM_IN_CIRCLE, f"{prefix}[{place}].after", fault)
     return None
+
+
+def no_room_beside(state: State, tasks: int, edges: int) -> bool:
+    """Whether these tasks that come after others, with the ids that they name, are too many beside those that wait."""
+    there = state.dependents
+    return there.live + tasks > DEPENDENTS_MAX or there.edges + edges > EDGES_MAX
 
 
 def _refused(code: cmd.RefusalCode, field: str, fault: str) -> cmd.Refused:
