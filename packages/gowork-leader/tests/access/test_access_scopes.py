@@ -33,7 +33,7 @@ OF_TASKS = {
     f"{TASKS}{name}"
     for name in (
         "CancelTask", "RetryTask", "GetTask", "WaitTask", "WaitTasks", "ExplainTask", "TaskComplete", "TaskProgress",
-        "ScheduleTasks", "SubmitTasks", "UpdateTask",
+        "ScheduleTasks", "SubmitTasks", "UpdateTask", "SealGroup", "GetGroup",
     )
 }  # fmt: skip
 #: What names a schedule. An empty request of these is refused for what it lacks.
@@ -85,7 +85,7 @@ def test_every_call_is_one_of_these() -> None:
     assert ALL_CALLS.keys() >= FREE | OF_TASKS | OF_SCHEDULES | ADMINISTERS | {SESSION}
     rest = ALL_CALLS.keys() - FREE - OF_TASKS - OF_SCHEDULES - ADMINISTERS - {SESSION}
     assert {call.partition("/")[2] for call in rest} == {
-        "Join", "Leave", "Heartbeat", "CopyStore", "GetTasks", "ListTasks", "WatchTasks", "ScheduleTask",
+        "Join", "Leave", "Heartbeat", "CopyStore", "GetTasks", "ListGroups", "ListTasks", "WatchTasks", "ScheduleTask",
         "CancelTasks", "RetryTasks", "AddSchedule",
     }  # fmt: skip
 
@@ -337,3 +337,26 @@ async def test_a_member_that_a_new_term_finds_leaves_when_its_owner_s_rights_hav
         assert liveness["stays"] == cpb.MEMBER_LIVENESS_LIVE
     dismissed = [record.__dict__ for record in caplog.records if record.msg == "member dismissed"]
     assert [(line["member"], line["owner"]) for line in dismissed] == [("gone", "gone")]
+
+
+async def test_who_is_bound_has_the_groups_of_its_tasks_alone(leader: ServedLeader) -> None:
+    free, own = with_token(leader, "free").scheduler, with_token(leader, "q").scheduler
+
+    def scheduling(*tasks: pb.Task) -> pb.ScheduleTasksRequest:
+        return pb.ScheduleTasksRequest(tasks=tasks)
+
+    groups = [pb.Task(id=queue, queue=queue, group=pb.GroupOptions()) for queue in ("web", "mail")]
+    await free.ScheduleTasks(scheduling(*groups), timeout=PATIENCE)
+    member = pb.Task(handler="h", queue="web")
+    member.id = "mail/0"
+    await out_of_bounds(own.ScheduleTasks(scheduling(member), timeout=PATIENCE))
+    member.id = "web/0"
+    await own.ScheduleTasks(scheduling(member), timeout=PATIENCE)
+    # It is no group.
+    member.id = "web/0/0"
+    await own.ScheduleTasks(scheduling(member), timeout=PATIENCE)
+    for method, request in (("GetGroup", pb.GetGroupRequest()), ("SealGroup", pb.SealGroupRequest())):
+        request.id = "mail"
+        await out_of_bounds(getattr(own, method)(request, timeout=PATIENCE))
+        request.id = "web"
+        await getattr(own, method)(request, timeout=PATIENCE)

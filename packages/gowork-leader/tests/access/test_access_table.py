@@ -11,17 +11,17 @@ from gowork.leader._access.rights import ADMINISTERS, CALLS, Identity, Limits, d
 #: {role: the calls that it may make besides those of everybody with a role}.
 MAY = {
     "client": "GetTasks GetTask ListTasks WaitTasks WaitTask WatchTasks Stats Activity ExplainTask ListQueues "
-    "ListHandlers GetSchedule ListSchedules "
-    "ScheduleTask ScheduleTasks SubmitTasks CancelTask RetryTask CancelTasks RetryTasks UpdateTask "
+    "ListHandlers GetSchedule ListSchedules GetGroup ListGroups "
+    "ScheduleTask ScheduleTasks SubmitTasks CancelTask RetryTask CancelTasks RetryTasks UpdateTask SealGroup "
     "AddSchedule PauseSchedule ResumeSchedule TriggerSchedule RemoveSchedule BackfillSchedule",
     "worker": "Connect Join Leave Heartbeat TaskComplete TaskProgress",
     "admin": "GetTasks GetTask ListTasks WaitTasks WaitTask WatchTasks Stats Activity ExplainTask ListQueues "
-    "ListHandlers GetSchedule ListSchedules AddSchedule PauseSchedule ResumeSchedule TriggerSchedule RemoveSchedule "
-    "BackfillSchedule "
-    "ScheduleTask ScheduleTasks SubmitTasks CancelTask RetryTask CancelTasks RetryTasks UpdateTask PurgeTasks "
-    "PauseQueue ResumeQueue ConfigureQueue BackupStore Leave Drain StepDown RemoveLeader CompareStores",
+    "ListHandlers GetSchedule ListSchedules GetGroup ListGroups "
+    "AddSchedule PauseSchedule ResumeSchedule TriggerSchedule RemoveSchedule BackfillSchedule "
+    "ScheduleTask ScheduleTasks SubmitTasks CancelTask RetryTask CancelTasks RetryTasks UpdateTask SealGroup "
+    "PurgeTasks PauseQueue ResumeQueue ConfigureQueue BackupStore Leave Drain StepDown RemoveLeader CompareStores",
     "read-only": "GetTasks GetTask ListTasks WaitTasks WaitTask WatchTasks Stats Activity ExplainTask ListQueues "
-    "ListHandlers GetSchedule ListSchedules",
+    "ListHandlers GetSchedule ListSchedules GetGroup ListGroups",
     "leader": "CopyStore Heartbeat",
 }
 EVERYBODY = {"GetLeader", "Leaders", "Members"}

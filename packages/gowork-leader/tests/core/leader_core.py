@@ -5,6 +5,7 @@ Beside it a store in its simplest form, a dict, so that what rests there is page
 
 from __future__ import annotations
 
+from collections import Counter
 from copy import deepcopy
 from functools import cache
 from typing import Any, get_args
@@ -21,13 +22,14 @@ from gowork.leader._core.decide import decide
 from gowork.leader._core.decision import Decision
 from gowork.leader._core.effects import Effect, GrantTasks
 from gowork.leader._core.freeing import DEPENDENTS_A_BATCH_MAX
-from gowork.leader._core.kinds import KINDS
+from gowork.leader._core.kinds import AFTER, KINDS
 from gowork.leader._core.model import (
     BLOCKED_MS,
     AfterRule,
     Brief,
     FactKey,
     Failure,
+    Group,
     HandlerPolicy,
     LaneKey,
     Now,
@@ -85,6 +87,7 @@ def spec(
     unique_for_ms: int = 0,
     after: tuple[str, ...] = (),
     rule: AfterRule = AfterRule.ALL_COMPLETED,
+    group: Group | None = None,
 ) -> Spec:
     return Spec(
         id,
@@ -100,6 +103,7 @@ def spec(
         unique_for_ms=unique_for_ms,
         after=after,
         after_rule=rule,
+        group=group,
     )
 
 
@@ -245,11 +249,23 @@ class Core:
             self.state.queues.expect(lane, tasks)
         self.state.delayed.expect()
         self.state.expiring.expect()
-        link(self.state, lambda id: self.stored[id][2].status if id in self.stored else None)
+        link(self.state, lambda id: self.stored[id][2].status if id in self.stored else None, self._members())
         for change in take_up(self.state, self.now).changes:
             apply(self.state, change)
         expect(self.state, self.mono + self.state.settings.lease)
         self._page_in()
+
+    def _members(self) -> dict[str, Counter[Status]]:
+        """Returns how many members each group has in the store."""
+        groups = {id: fact.group for id, fact in self.state.facts.of(AFTER).items() if fact.group is not None}
+        return {
+            id: Counter(
+                standing.status
+                for seq, spec, standing in self.stored.values()
+                if spec.id.rpartition("/")[0] == id and seq > group.above
+            )
+            for id, group in groups.items()
+        }
 
     def pass_time(self, seconds: float) -> None:
         self.mono += seconds

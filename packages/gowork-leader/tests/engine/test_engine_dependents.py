@@ -130,3 +130,21 @@ async def test_retention_passes_over_what_has_to_be_kept(tmp_path: Path) -> None
         await engine.ask(cmd.Cancel("after"))
         assert (await engine.ask(cmd.Purge(["a", "b"]))).tasks == 1
         assert engine.kept_tasks == 0
+
+
+# Groups.
+
+
+def group(id: str, members: int | None = None, **fields: Any) -> pb.Task:
+    return pb.Task(id=id, group=pb.GroupOptions(members=members), **fields)
+
+
+async def test_a_group_knows_its_members_after_a_restart_wherever_they_are(tmp_path: Path) -> None:
+    async with running(tmp_path) as engine:
+        await submit(engine, group("g", handler="h", payload="{}"), *(task(f"g/{number}") for number in range(9)))
+        await work(engine, *(f"g/{number}" for number in range(5)))
+    async with running(tmp_path) as engine:
+        assert (await engine.ask(cmd.SealGroup("g"))) == cmd.GroupState(9, 4, 5, 0, 0)
+        await work(engine, *(f"g/{number}" for number in range(5, 9)))
+        await work(engine, "g")
+        assert set((await statuses(engine)).values()) == {Status.COMPLETED}

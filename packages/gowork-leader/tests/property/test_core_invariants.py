@@ -513,7 +513,13 @@ class Cluster(RuleBasedStateMachine):
             id: (fact.ids, fact.rule, not fact.is_cancelled) for id, fact in state.facts.of(AFTER).items()
         }
         live: Counter[str] = Counter()
+        ended = 0
         for id, each in dependents.by_id.items():
+            members = self._members_of(id)
+            if members is not None:
+                assert each.members is not None
+                assert each.members.counts == {status: members.count(status) for status in Status}
+                ended += sum(status >= Status.COMPLETED for status in members) if each.is_live else 0
             statuses = [stored[up][2].status for up in each.ids]
             assert each.unfinished == sum(status < Status.COMPLETED for status in statuses)
             assert each.without == sum(status > Status.COMPLETED for status in statuses)
@@ -522,12 +528,24 @@ class Cluster(RuleBasedStateMachine):
             live.update(each.ids if each.is_live else ())
             if self.core.task(id).place is Place.BLOCKED:
                 assert each.verdict is Verdict.WAIT or id in dependents.undecided
-        assert {up for up in live if dependents.keeps(up)} == live.keys()
-        assert dependents.kept == len(live)
+        assert {up for up in live if dependents.keeps(up, 0)} == live.keys()
+        assert dependents.kept == len(live) + ended
         assert dependents.edges == sum(len(each.ids) for each in dependents.by_id.values() if each.is_live)
         assert dependents.live == sum(each.is_live for each in dependents.by_id.values())
         blocked = {id for id in stored if self.core.task(id).place is Place.BLOCKED}
         assert blocked <= dependents.by_id.keys()
+
+    def _members_of(self, id: str) -> list[Status] | None:
+        """Returns where the members of a group stand; None: the task is no group, or has ended."""
+        fact = self.core.state.facts.of(AFTER).get(id)
+        if fact is None or fact.group is None:
+            return None
+        above = fact.group.above
+        return [
+            standing.status
+            for seq, spec, standing in self.core.stored.values()
+            if spec.id.rpartition("/")[0] == id and seq > above
+        ]
 
     @invariant()
     def live_names_are_unique(self) -> None:

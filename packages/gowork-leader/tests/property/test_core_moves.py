@@ -15,7 +15,7 @@ from test_core_invariants import Cluster
 
 from gowork.leader._core import changes as ch
 from gowork.leader._core import commands as cmd
-from gowork.leader._core.model import FINISHED, MOVES, Outcome, Status
+from gowork.leader._core.model import FINISHED, MOVES, Group, Outcome, Status
 from gowork.leader._core.state import State
 
 ROOT = Path(__file__).parents[4]
@@ -75,6 +75,8 @@ def _end_and_take_up() -> None:
     core.dispatch()
     core.report(connection, "failed", Outcome.FAILED)
     core.do(cmd.Purge(["done", "failed", "cancelled"]))
+    core.submit(leader_core.spec("group", handler="", group=Group(0)))
+    core.tick()
 
 
 def test_tasks_go_every_way_of_the_table_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:

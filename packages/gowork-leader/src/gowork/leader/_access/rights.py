@@ -23,7 +23,7 @@ _SEES = {
     f"{_TASKS}{name}"
     for name in (
         "GetTasks", "GetTask", "ListTasks", "WaitTasks", "WaitTask", "WatchTasks", "Stats", "Activity", "ExplainTask",
-        "ListQueues", "GetSchedule", "ListSchedules",
+        "ListQueues", "GetSchedule", "ListSchedules", "GetGroup", "ListGroups",
     )
 } | {f"{_CLUSTER}ListHandlers"}  # fmt: skip
 _SCHEDULES = {
@@ -31,7 +31,7 @@ _SCHEDULES = {
     for name in (
         "ScheduleTask", "ScheduleTasks", "SubmitTasks", "CancelTask", "RetryTask", "CancelTasks", "RetryTasks",
         "UpdateTask", "AddSchedule", "PauseSchedule", "ResumeSchedule", "TriggerSchedule", "RemoveSchedule",
-        "BackfillSchedule",
+        "BackfillSchedule", "SealGroup",
     )
 }  # fmt: skip
 _WORKS = {
@@ -51,7 +51,7 @@ COPIES = f"{_CLUSTER}CopyStore"
 #: other calls are about is checked with each request.
 CONCERN_ALL = frozenset(
     {
-        *(f"{_TASKS}{name}" for name in ("GetTasks", "BackupStore")),
+        *(f"{_TASKS}{name}" for name in ("GetTasks", "ListGroups", "BackupStore")),
         *(f"{_CLUSTER}{name}" for name in ("Join", "Leave", "Heartbeat")),
         *(f"{_CLUSTER}{name}" for name in ("Drain", "StepDown", "RemoveLeader", "CompareStores")),
     }

@@ -30,6 +30,7 @@ from gowork.leader._rpc.activity import Overview
 from gowork.leader._rpc.changing import Changing
 from gowork.leader._rpc.explaining import Explaining
 from gowork.leader._rpc.following import Following
+from gowork.leader._rpc.groups import Groups
 from gowork.leader._rpc.handlers import Handlers
 from gowork.leader._rpc.keeping import Keeping
 from gowork.leader._rpc.leaders import Leaders, LoneLeader
@@ -112,6 +113,7 @@ class Term:
                     explaining,
                     QueueControl(engine),
                     Schedules(engine, store),
+                    Groups(engine, store),
                     Following(engine, store),
                     Keeping(engine, store),
                     Selecting(engine, store),

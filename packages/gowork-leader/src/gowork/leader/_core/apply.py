@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, assert_never
 
 from gowork.leader._core import changes as ch
+from gowork.leader._core.dependents import Dependent, Members
 from gowork.leader._core.facts import Kind, V
-from gowork.leader._core.kinds import AFTER, DEPENDENTS_CANCELLED_MAX, UNIQUE_KEYS, After, UniqueKey
+from gowork.leader._core.kinds import AFTER, DEPENDENTS_CANCELLED_MAX, UNIQUE_KEYS, After, GroupKept, UniqueKey
 from gowork.leader._core.model import (
     BLOCKED,
     COMPLETED,
@@ -100,8 +101,10 @@ def _task_submitted(state: State, change: ch.TaskSubmitted) -> None:
     pending = state.pending
     pending.submitted[change.spec.id] = state.tasks[change.spec.id] = task
     pending.tally.submitted.append(change.spec)
-    if change.spec.after:
-        _link(state, change.spec)
+    if change.spec.waits_for_others:
+        _link(state, change)
+    if state.dependents.groups:
+        state.dependents.member_moved(change.spec.id, change.seq, None, change.standing.status)
     _enter(state, task)
     _await_expiry(state, task)
 
@@ -127,7 +130,7 @@ def _task_moved(state: State, change: ch.TaskMoved) -> None:
     if before >= COMPLETED:
         _finished_no_more(state, before)
     if state.dependents:
-        _relink(state, id, before, new)
+        _relink(state, task, before, new)
     if before is RUNNING:
         if after is RUNNING and old.fence == new.fence:
             return
@@ -159,7 +162,10 @@ def _task_replaced(state: State, change: ch.TaskReplaced) -> None:
     else:
         _finished_no_more(state, old.standing.status)
     if state.dependents:
-        _relink(state, id, old.standing.status, change.standing)
+        _relink(state, old, old.standing.status, change.standing)
+        if not state.dependents.group_of(id, old.seq):
+            # Its new seq may make it a member.
+            state.dependents.member_moved(id, change.seq, None, change.standing.status)
     task = state.tasks[id] = Task(change.seq, change.spec, change.standing)
     state.next_seq = change.seq + 1
     if id not in pending.submitted:
@@ -190,7 +196,8 @@ def _task_purged(state: State, change: ch.TaskPurged) -> None:
     _finished_no_more(state, change.status)
     if state.dependents:
         # Those after it have ended because of it, or they would keep it. Nothing can have them wait again now.
-        for id in (*state.dependents.of.get(change.id, ()), change.id):
+        group = state.dependents.group_of(change.id, change.seq)
+        for id in (*state.dependents.of.get(change.id, ()), group, change.id):
             if id in state.dependents.by_id:
                 _unlink(state, id)
 
@@ -332,8 +339,9 @@ def _end_of_key(state: State, spec: Spec, ended: Standing) -> None:
         _key_freed(state, ch.KeyFreed(key, spec.id))
 
 
-def _link(state: State, spec: Spec) -> None:
+def _link(state: State, change: ch.TaskSubmitted) -> None:
     """Notes after which tasks a new one runs."""
+    spec = change.spec
 
     def status_of(id: str) -> Status:
         task = state.tasks.get(id)
@@ -343,14 +351,23 @@ def _link(state: State, spec: Spec) -> None:
         # A task of the same submit that comes behind this one is not there yet.
         return PENDING if brief is None else brief.status
 
-    state.dependents.add(spec.id, spec.after, spec.after_rule, status_of)
-    _fact_put(state, ch.FactPut(AFTER, spec.id, After(spec.after, spec.after_rule)))
+    members = None if spec.group is None else Members(change.seq, spec.group.members, {})
+    _keep(state, spec.id, state.dependents.add(spec.id, spec.after, spec.after_rule, status_of, members=members))
 
 
-def _relink(state: State, id: str, before: Status, new: Standing) -> None:
+def _keep(state: State, id: str, dependent: Dependent, *, is_cancelled: bool = False) -> None:
+    """Writes down what a task comes after."""
+    members = dependent.members
+    group = None if members is None else GroupKept(members.above, members.expected)
+    _fact_put(state, ch.FactPut(AFTER, id, After(dependent.ids, dependent.rule, is_cancelled, group)))
+
+
+def _relink(state: State, task: Task, before: Status, new: Standing) -> None:
     """Notes what a task's new standing means to those that run after it, and to itself if it runs after others."""
-    dependents, after = state.dependents, new.status
+    dependents, after, id = state.dependents, new.status, task.spec.id
     dependents.moved(id, before, after)
+    if dependents.groups:
+        dependents.member_moved(id, task.seq, before, after)
     dependent = dependents.by_id.get(id)
     if dependent is None or (before >= COMPLETED) == (after >= COMPLETED):
         return
@@ -366,7 +383,13 @@ def _relink(state: State, id: str, before: Status, new: Standing) -> None:
         _unlink(state, id)
         return
     dependents.revalue(id, is_live=not is_cancelled)
-    _fact_put(state, ch.FactPut(AFTER, id, After(dependent.ids, dependent.rule, is_cancelled)))
+    _keep(state, id, dependent, is_cancelled=is_cancelled)
+
+
+def _group_sealed(state: State, change: ch.GroupSealed) -> None:
+    state.dependents.seal(change.id, change.members)
+    dependent = state.dependents.by_id[change.id]
+    _keep(state, change.id, dependent, is_cancelled=not dependent.is_live)
 
 
 def _unlink(state: State, id: str) -> None:
@@ -591,6 +614,7 @@ _APPLIERS: dict[type, Callable[[State, Any], None]] = {
     ch.TaskReplaced: _task_replaced,
     ch.TaskProgressed: _task_progressed,
     ch.TaskPurged: _task_purged,
+    ch.GroupSealed: _group_sealed,
     ch.RemovalsForgotten: _removals_forgotten,
     ch.FactPut: _fact_put,
     ch.FactRemoved: _fact_removed,

@@ -54,6 +54,13 @@ class TaskPurged(Struct, frozen=True, gc=False):
     status: Status
 
 
+class GroupSealed(Struct, frozen=True, gc=False):
+    """It is known how many members a group will have. Stored as a fact."""
+
+    id: str
+    members: int
+
+
 class RemovalsForgotten(Struct, frozen=True, gc=False):
     """Watchers are told no more of removals in batches before this one. Stored."""
 
@@ -309,6 +316,7 @@ Change = (
     | TaskReplaced
     | TaskProgressed
     | TaskPurged
+    | GroupSealed
     | RemovalsForgotten
     | FactPut
     | FactRemoved

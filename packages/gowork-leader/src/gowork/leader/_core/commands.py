@@ -55,6 +55,18 @@ class Retried(Struct, frozen=True, gc=False):
     last_seq: int
 
 
+class GroupState(Struct, frozen=True, gc=False):
+    """How far a group is. The answer to SealGroup."""
+
+    #: How many members it will have; None: it is open.
+    expected: int | None
+    #: How many of its members wait or run, and how many have ended so.
+    unfinished: int
+    completed: int
+    failed: int
+    cancelled: int
+
+
 class ScheduleAdded(Struct, frozen=True, gc=False):
     """The answer to AddSchedule. With neither, the same schedule was there already."""
 
@@ -387,6 +399,14 @@ class RetryTasks(Command[Retried], frozen=True, gc=False):
     queue_pending_max: int | None = None
 
 
+class SealGroup(Command[GroupState], frozen=True, gc=False):
+    """Say how many members a group has."""
+
+    id: str
+    #: None: as many as are there.
+    members: int | None = None
+
+
 class Purge(Command[Purged], frozen=True, gc=False):
     """Remove the finished ones among these tasks."""
 
@@ -503,6 +523,7 @@ AnyCommand = (
     | CancelTasks
     | RetryTasks
     | UpdateTask
+    | SealGroup
     | PauseQueue
     | ConfigureQueue
     | Dispatch
@@ -547,6 +568,10 @@ TOO_MANY_QUEUES = RefusalCode("RESOURCE_EXHAUSTED", "TOO_MANY_QUEUES")
 TOO_MANY_DEPENDENTS = RefusalCode("RESOURCE_EXHAUSTED", "TOO_MANY_DEPENDENTS")
 UPSTREAM_UNKNOWN = RefusalCode("FAILED_PRECONDITION", "UPSTREAM_UNKNOWN")
 UPSTREAM_IN_CIRCLE = RefusalCode("INVALID_ARGUMENT", "UPSTREAM_IN_CIRCLE")
+GROUP_UNKNOWN = RefusalCode("NOT_FOUND", "GROUP_UNKNOWN")
+GROUP_SEALED = RefusalCode("FAILED_PRECONDITION", "GROUP_SEALED")
+GROUP_ENDED = RefusalCode("FAILED_PRECONDITION", "GROUP_ENDED")
+NO_MEMBER = RefusalCode("FAILED_PRECONDITION", "NO_MEMBER")
 HAS_DEPENDENTS = RefusalCode("FAILED_PRECONDITION", "HAS_DEPENDENTS")
 ID_RESERVED = RefusalCode("FAILED_PRECONDITION", "ID_RESERVED")
 SCHEDULE_UNKNOWN = RefusalCode("NOT_FOUND", "SCHEDULE_UNKNOWN")
@@ -573,6 +598,7 @@ Answer = (
     | Purged
     | Cancelled
     | Retried
+    | GroupState
     | Refused
     | QueueSettings
     | ScheduleAdded

@@ -23,6 +23,7 @@ from gowork.leader._core.dialled import (
 from gowork.leader._core.dispatch import dispatch
 from gowork.leader._core.drains import drain
 from gowork.leader._core.edits import update_task
+from gowork.leader._core.groups import seal_group
 from gowork.leader._core.model import Now
 from gowork.leader._core.queue_settings import configure_queue, pause_queue
 from gowork.leader._core.retention import purge, retry_task, retry_tasks
@@ -76,6 +77,8 @@ def decide(state: State, command: cmd.AnyCommand, now: Now) -> Decision:
             return deny_stop(state, command, now)
         case cmd.RetryTask():
             return retry_task(state, command, now)
+        case cmd.SealGroup():
+            return seal_group(state, command)
         case cmd.Purge():
             return purge(state, command)
         case cmd.CancelTasks():

@@ -3,16 +3,19 @@
 Owns an index over the facts of `kinds.AFTER`, which a start builds anew from the standings of the tasks that they name.
 Its numbers are never stored. `upstream` decides on them.
 
-Invariant UPSTREAM-COUNTED: a dependent's numbers are those of the tasks that it names, as they stand now. A task
-that is no longer kept counts as one that has ended without completing.
+A group is a task that comes after its members: the tasks that are newer than it and whose ids are its own id, a slash
+and one part more. They are counted, and nothing else is kept of them, because a group may have a million.
+
+Invariant UPSTREAM-COUNTED: a dependent's numbers are those of the tasks that it names, and of its members, as they
+stand now. A task that is no longer kept counts as one that has ended without completing.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from gowork.leader._core.model import COMPLETED, AfterRule, Status
+from gowork.leader._core.model import CANCELLED, COMPLETED, ERROR, AfterRule, Status
 
 
 class Verdict(enum.Enum):
@@ -25,32 +28,81 @@ class Verdict(enum.Enum):
     CANCEL = 3
 
 
+class Members:
+    """The members of a group, counted."""
+
+    __slots__ = ("above", "counts", "expected")
+
+    def __init__(self, above: int, expected: int | None, counts: Mapping[Status, int]) -> None:
+        """Args:
+        above: tasks with a seq up to this one are no members.
+        expected: how many there will be; None: the group is open.
+        counts: how many there are, {status: number}.
+        """
+        self.above = above
+        self.expected = expected
+        self.counts = dict.fromkeys(Status, 0) | dict(counts)
+
+    @property
+    def there(self) -> int:
+        """How many there are."""
+        return sum(self.counts.values())
+
+    @property
+    def ended(self) -> int:
+        """How many have ended."""
+        return self.counts[COMPLETED] + self.without
+
+    @property
+    def without(self) -> int:
+        """How many have ended without completing."""
+        return self.counts[CANCELLED] + self.counts[ERROR]
+
+    @property
+    def unfinished(self) -> int:
+        """How many have not ended, those that are still to come included. While it is open, one is still to come."""
+        there = self.there
+        return (there + 1 if self.expected is None else max(there, self.expected)) - self.ended
+
+    def move(self, before: Status | None, after: Status) -> None:
+        """Notes that a member is there, or stands elsewhere."""
+        if before is not None:
+            self.counts[before] -= 1
+        self.counts[after] += 1
+
+
 class Dependent:
     """A task that comes after others."""
 
-    __slots__ = ("culprit", "ids", "is_live", "rule", "unfinished", "without")
+    __slots__ = ("culprit", "ids", "is_live", "members", "rule", "unfinished", "without")
 
-    def __init__(self, ids: tuple[str, ...], rule: AfterRule) -> None:
+    def __init__(self, ids: tuple[str, ...], rule: AfterRule, members: Members | None = None) -> None:
         self.ids = ids
         self.rule = rule
+        #: None: it is no group.
+        self.members = members
         #: It has not ended.
         self.is_live = False
-        #: How many of those tasks have not ended, and how many have ended without completing.
+        #: How many of the tasks in `ids` have not ended, and how many have ended without completing.
         self.unfinished = 0
         self.without = 0
-        #: One of the latter; empty: none, or it is not known which.
+        #: One of the latter, or of such members; empty: none, or it is not known which.
         self.culprit = ""
 
     @property
     def verdict(self) -> Verdict:
         """What its rule says."""
+        unfinished, without, members = self.unfinished, self.without, self.members
+        if members is not None:
+            unfinished += members.unfinished
+            without += members.without
         if self.rule is AfterRule.ALL_COMPLETED:
-            if self.without:
+            if without:
                 return Verdict.CANCEL
-            return Verdict.WAIT if self.unfinished else Verdict.RUN
-        if self.rule is AfterRule.ANY_FAILED and self.without:
+            return Verdict.WAIT if unfinished else Verdict.RUN
+        if self.rule is AfterRule.ANY_FAILED and without and (members is None or members.expected is not None):
             return Verdict.RUN
-        if self.unfinished:
+        if unfinished:
             return Verdict.WAIT
         return Verdict.RUN if self.rule is AfterRule.ALL_FINISHED else Verdict.CANCEL
 
@@ -58,12 +110,14 @@ class Dependent:
 class Dependents:
     """The tasks that come after others, by both ends."""
 
-    __slots__ = ("_kept", "by_id", "edges", "in_hand", "live", "of", "undecided")
+    __slots__ = ("_kept", "by_id", "edges", "groups", "in_hand", "live", "of", "undecided")
 
     def __init__(self) -> None:
         #: {id of a task that comes after others: it}
         self.by_id: dict[str, Dependent] = {}
-        #: {id of a task: the ids of those that come after it}
+        #: Those that are groups.
+        self.groups: dict[str, Dependent] = {}
+        #: {id of a task: the ids of those that come after it}; those after its members are not here.
         self.of: dict[str, dict[str, None]] = {}
         #: {id of a task: how many of those have not ended}; a task without any is left out.
         self._kept: dict[str, int] = {}
@@ -87,6 +141,7 @@ class Dependents:
         status_of: Callable[[str], Status | None],
         *,
         is_live: bool = True,
+        members: Members | None = None,
     ) -> Dependent:
         """Adds a task that comes after these. It is looked at if there is something to decide.
 
@@ -96,8 +151,11 @@ class Dependents:
             rule: how they must have ended.
             status_of: returns the status of a task; None: it is no longer kept.
             is_live: whether the task has not ended.
+            members: its members; None: it is no group.
         """
-        added = self.by_id[id] = Dependent(ids, rule)
+        added = self.by_id[id] = Dependent(ids, rule, members)
+        if members is not None:
+            self.groups[id] = added
         for upstream in ids:
             status = status_of(upstream)
             if status is not None:
@@ -107,14 +165,14 @@ class Dependents:
             else:
                 added.unfinished += 1
         self.revalue(id, is_live=is_live)
-        if added.verdict is not Verdict.WAIT:
-            self.undecided[id] = None
+        self._look_at(id)
         return added
 
     def remove(self, id: str) -> None:
         """Forgets a task that came after others."""
         self.revalue(id, is_live=False)
         gone = self.by_id.pop(id)
+        self.groups.pop(id, None)
         self.undecided.pop(id, None)
         for upstream in gone.ids:
             dependents = self.of.get(upstream)
@@ -123,8 +181,42 @@ class Dependents:
                 if not dependents:
                     del self.of[upstream]
 
+    def group_of(self, id: str, seq: int) -> str:
+        """Returns the id of the group of which a task is a member; empty: of none."""
+        parent = id.rpartition("/")[0]
+        group = self.groups.get(parent)
+        return "" if group is None or group.members is None or seq <= group.members.above else parent
+
+    def member_moved(self, id: str, seq: int, before: Status | None, after: Status) -> None:
+        """Notes that a task is there, or stands elsewhere, if it is a member of a group. That one is looked at.
+
+        Args:
+            id: the task.
+            seq: its seq.
+            before: where it stood; None: it is new.
+            after: where it stands.
+        """
+        parent = self.group_of(id, seq)
+        if not parent:
+            return
+        group = self.groups[parent]
+        assert group.members is not None
+        group.members.move(before, after)
+        if after in (CANCELLED, ERROR):
+            group.culprit = id
+        elif group.culprit == id:
+            group.culprit = ""
+        self._look_at(parent)
+
+    def seal(self, id: str, expected: int) -> None:
+        """Notes how many members a group will have."""
+        members = self.groups[id].members
+        assert members is not None
+        members.expected = expected
+        self._look_at(id)
+
     def moved(self, id: str, before: Status, after: Status) -> None:
-        """Notes that a task stands elsewhere. Those that run after it are looked at."""
+        """Notes that a task stands elsewhere. Those that run after it are looked at, but no group that it is in."""
         had, has = before >= COMPLETED, after >= COMPLETED
         if had == has:
             return
@@ -136,8 +228,7 @@ class Dependents:
             else:
                 dependent.unfinished += 1
                 self._count(dependent, id, before, -1)
-            if dependent.verdict is not Verdict.WAIT or not dependent.is_live:
-                self.undecided[name] = None
+            self._look_at(name)
 
     def revalue(self, id: str, *, is_live: bool) -> None:
         """Notes that a task that comes after others has ended because of them, or no longer has."""
@@ -157,15 +248,28 @@ class Dependents:
                 self._kept[upstream] = number
             else:
                 del self._kept[upstream]
+        self._look_at(id)
 
-    def keeps(self, id: str) -> bool:
+    def keeps(self, id: str, seq: int) -> bool:
         """Whether a task has to be kept, because others that come after it have not ended."""
-        return id in self._kept
+        return id in self._kept or bool(self.groups and self._is_of_live(id, seq))
 
     @property
     def kept(self) -> int:
-        """How many tasks have to be kept."""
-        return len(self._kept)
+        """How many tasks that have ended may have to be kept."""
+        members = (group.members for group in self.groups.values() if group.is_live)
+        return len(self._kept) + sum(each.ended for each in members if each is not None)
+
+    def _is_of_live(self, id: str, seq: int) -> bool:
+        parent = self.group_of(id, seq)
+        return bool(parent) and self.groups[parent].is_live
+
+    def _look_at(self, id: str) -> None:
+        """Has a dependent looked at if there is something to decide."""
+        dependent = self.by_id[id]
+        settled = Verdict.WAIT if dependent.is_live else Verdict.CANCEL
+        if dependent.verdict is not settled:
+            self.undecided[id] = None
 
     def take_in_hand(self, limit: int) -> Sequence[str]:
         """Has the current batch look at the first `limit` of those that have to be looked at. Returns their ids."""

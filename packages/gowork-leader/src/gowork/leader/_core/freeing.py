@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from gowork.leader._core import changes as ch
 from gowork.leader._core.decision import Decision
 from gowork.leader._core.dependents import Dependent, Verdict
+from gowork.leader._core.groups import result_of
 from gowork.leader._core.model import BLOCKED, AfterRule, Failure, FailureKind, Now, Spec, Standing, Status, Task
 from gowork.leader._core.state import State
 from gowork.leader._core.tasks import ended, has_expired, no_room
@@ -59,6 +60,10 @@ def look_at_dependents(state: State, dealt_with: AbstractSet[str], keys: Keys, n
 
 def _decide(dependent: Dependent, task: Task, now: Now, decision: Decision) -> None:
     match dependent.verdict:
+        case Verdict.RUN if task.spec.completes_by_itself and dependent.members is not None:
+            standing = ended(task.standing, Status.COMPLETED, None, now)
+            standing = replace(standing, result=result_of(dependent.members))
+            decision.changes.append(ch.TaskMoved(task.spec.id, standing))
         case Verdict.RUN:
             decision.changes.append(ch.TaskMoved(task.spec.id, freed(task.spec, task.standing, now)))
         case Verdict.CANCEL:
@@ -90,7 +95,8 @@ def _may_wait_again(state: State, task: Task, revived: list[Spec], edges: int, k
 def _again(dependent: Dependent, task: Task, now: Now) -> Standing:
     """Returns where a task stands that ended because of others, and waits again."""
     standing = replace(task.standing, status=Status.PENDING, finished_ms=0, failure=None)
-    return freed(task.spec, standing, now) if dependent.verdict is Verdict.RUN else blocked(standing)
+    may_run = dependent.verdict is Verdict.RUN and not task.spec.completes_by_itself
+    return freed(task.spec, standing, now) if may_run else blocked(standing)
 
 
 def _why(dependent: Dependent) -> str:

@@ -67,6 +67,15 @@ class UniqueKey(Struct, frozen=True, array_like=True, gc=False):
 DEPENDENTS_CANCELLED_MAX = 100_000
 
 
+class GroupKept(Struct, frozen=True, array_like=True, gc=False):
+    """What is kept of a group besides its task. It is stored as it is, so new fields go at the end."""
+
+    #: Members have a seq above this one.
+    above: int
+    #: How many members it will have; None: it is open.
+    members: int | None = None
+
+
 class After(Struct, frozen=True, array_like=True, gc=False):
     """A task runs after others; its id is the fact's key. It holds until the task ends.
 
@@ -77,6 +86,8 @@ class After(Struct, frozen=True, array_like=True, gc=False):
     rule: AfterRule
     #: The task has ended because of the others.
     is_cancelled: bool = False
+    #: None: the task is no group.
+    group: GroupKept | None = None
 
 
 def _member_follows(state: State, id: str, member: Member, now: Now) -> Iterable[ch.Change]:

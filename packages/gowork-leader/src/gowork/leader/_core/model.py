@@ -31,6 +31,7 @@ class Status(enum.IntEnum):
 
 #: The members by themselves, for hot paths: looking one up in its class takes 0.1 µs on Python 3.11.
 PENDING, RUNNING, COMPLETED, ERROR = Status.PENDING, Status.RUNNING, Status.COMPLETED, Status.ERROR
+CANCELLED: Final = Status.CANCELLED
 #: Statuses that a task never leaves by itself; all from COMPLETED on.
 FINISHED = frozenset({Status.COMPLETED, Status.CANCELLED, Status.ERROR})
 #: {status of a task: statuses that may follow it}. None means that there is no task: before its submit and after its
@@ -38,7 +39,8 @@ FINISHED = frozenset({Status.COMPLETED, Status.CANCELLED, Status.ERROR})
 #: ARCHITECTURE.md shows the same.
 MOVES: Mapping[Status | None, frozenset[Status | None]] = {
     None: frozenset({Status.PENDING}),
-    Status.PENDING: frozenset({Status.RUNNING, Status.CANCELLED, Status.ERROR}),
+    # COMPLETED: a group that no handler runs.
+    Status.PENDING: frozenset({Status.RUNNING, Status.COMPLETED, Status.CANCELLED, Status.ERROR}),
     Status.RUNNING: frozenset({Status.PENDING, Status.COMPLETED, Status.CANCELLED, Status.ERROR}),
     Status.COMPLETED: frozenset({None}),
     # By RetryTask, and by that of a task after which this one was to run.
@@ -261,6 +263,13 @@ class QueueSettings(Struct, frozen=True, array_like=True, gc=False):
     rate_burst: int = 0
 
 
+class Group(Struct, frozen=True, array_like=True, gc=False):
+    """What makes a task a group: it comes after its members; see `dependents`."""
+
+    #: How many members it will have; None: it is open, and SealGroup says so later.
+    members: int | None = None
+
+
 #: The tag of scheduler.v1.Task.traceparent: field 15, length-delimited.
 _TRACEPARENT_TAG = 15 << 3 | 2
 
@@ -301,6 +310,18 @@ class Spec(Struct, frozen=True, gc=False):
     #: The ids of the tasks after which it runs, and how those must have ended.
     after: tuple[str, ...] = ()
     after_rule: AfterRule = AfterRule.ALL_COMPLETED
+    #: None: it is no group.
+    group: Group | None = None
+
+    @property
+    def waits_for_others(self) -> bool:
+        """Whether it runs after others: after tasks that it names, or after its members."""
+        return bool(self.after) or self.group is not None
+
+    @property
+    def completes_by_itself(self) -> bool:
+        """Whether no handler runs it: it is a group that completes when its members have ended."""
+        return self.group is not None and not self.lane.handler
 
     def kept_until_ms(self, created_ms: int, finished_ms: int) -> int:
         """Returns until when a task that has ended has its unique key; 0: it no longer has it."""

@@ -40,6 +40,9 @@ def retry_task(state: State, command: cmd.RetryTask, now: Now) -> Decision:
     if standing.status is COMPLETED:
         message = f"task {command.id!r} has completed; schedule a task with another id to do the same again"
         return Decision(cmd.Refused(cmd.TASK_FINISHED, message))
+    if spec.completes_by_itself:
+        message = f"group {command.id!r} has no handler, so that it ends by its members alone; retry those that failed"
+        return Decision(cmd.Refused(cmd.GROUP_ENDED, message))
     if has_expired(spec, now):
         message = f"task {command.id!r} has expired, so it can't run again; schedule a new task"
         return Decision(cmd.Refused(cmd.TASK_EXPIRED, message))
@@ -72,7 +75,7 @@ def retry_tasks(state: State, command: cmd.RetryTasks, now: Now) -> Decision:
         and command.selects(task.spec, task.standing)
     ]
     keys = Keys(state, now)
-    again = [task for task in found if not has_expired(task.spec, now) and _has_its_key(task.spec, keys)]
+    again = [task for task in found if _may_run_again(task.spec, now) and _has_its_key(task.spec, keys)]
     last_seq = command.tasks[-1].seq if command.tasks else 0
     while again:
         specs = [task.spec for task in again]
@@ -113,9 +116,9 @@ def purge(state: State, command: cmd.Purge) -> Decision:
             continue
         if command.finished_by_ms and brief.finished_ms > command.finished_by_ms:
             continue
-        if state.dependents.keeps(id):
+        if state.dependents.keeps(id, brief.seq):
             if command.strict:
-                dependent = next(iter(state.dependents.of[id]))
+                dependent = next(iter(state.dependents.of.get(id, ())), state.dependents.group_of(id, brief.seq))
                 message = f"task {id!r} is kept until the tasks that come after it have ended, such as {dependent!r}"
                 return Decision(cmd.Refused(cmd.HAS_DEPENDENTS, message))
             continue
@@ -128,6 +131,11 @@ def purge(state: State, command: cmd.Purge) -> Decision:
         decision.changes.append(ch.RemovalsForgotten(command.forget_before))
     decision.answer = cmd.Purged(purged)
     return decision
+
+
+def _may_run_again(spec: Spec, now: Now) -> bool:
+    """Whether a task has not expired, and a handler runs it."""
+    return not (spec.completes_by_itself or has_expired(spec, now))
 
 
 def _has_its_key(spec: Spec, keys: Keys) -> bool:

@@ -74,6 +74,9 @@ def _submitted(state: State, changes: Sequence[ch.Change], at: int) -> int:
     if run:
         state.next_seq = run[-1].seq + 1
         state.queues.add_run(key, run)
+        if state.dependents.groups:
+            for task in run:
+                state.dependents.member_moved(task.spec.id, task.seq, None, PENDING)
     return at + len(run)
 
 
@@ -100,7 +103,7 @@ def _granted(state: State, changes: Sequence[ch.Change], at: int, task: Task) ->
         moves.append(change)
     if len(run) < _GRANTS_MIN:
         return at
-    pending = state.pending
+    pending, groups = state.pending, state.dependents.groups
     submitted, moved, started = pending.submitted, pending.moved, pending.tally.started
     state.queues.start_run(key, run)
     worker = workers[moves[0].standing.instance]
@@ -111,6 +114,8 @@ def _granted(state: State, changes: Sequence[ch.Change], at: int, task: Task) ->
         id = change.id
         if id not in submitted:
             moved[id] = task
+        if groups:
+            state.dependents.member_moved(id, task.seq, PENDING, RUNNING)
         if new.grants == 1:
             started.append((task.spec, waited_ms(task.spec, new)))
         worker.held[new.fence] = id
@@ -126,7 +131,7 @@ def _completed(state: State, changes: Sequence[ch.Change], at: int, task: Task) 
         return at
     tasks, pending, held = state.tasks, state.pending, worker.held
     submitted, moved, ended = pending.submitted, pending.moved, pending.tally.ended
-    dependents, awaited = state.dependents.by_id, state.dependents.of
+    dependents, awaited, groups = state.dependents.by_id, state.dependents.of, state.dependents.groups
     index = at
     for index in range(at, len(changes)):
         change = changes[index]
@@ -149,6 +154,8 @@ def _completed(state: State, changes: Sequence[ch.Change], at: int, task: Task) 
             moved[id] = task
         ended.append((key, new.attempts[-1].outcome, COMPLETED))
         held.pop(old.fence, None)
+        if groups:
+            state.dependents.member_moved(id, task.seq, RUNNING, COMPLETED)
     else:
         index += 1
     count = index - at

@@ -1,15 +1,18 @@
 """Decides on what tasks come after others when they are scheduled: whether those are there, and how many there may be.
 
-A task that comes after others is delayed until BLOCKED_MS, which never comes. `freeing` says when it runs.
+A task that comes after others is delayed until BLOCKED_MS, which never comes. `freeing` says when it runs. `groups`
+decides on the members of groups.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from msgspec.structs import replace
 
 from gowork.leader._core import commands as cmd
+from gowork.leader._core.dependents import Members
+from gowork.leader._core.groups import fault_of_members
 from gowork.leader._core.kinds import AFTER
 from gowork.leader._core.model import BLOCKED_MS, Now, Spec, Standing, Status
 from gowork.leader._core.state import State
@@ -26,10 +29,20 @@ def freed(spec: Spec, standing: Standing, now: Now) -> Standing:
     return replace(standing, not_before_ms=spec.run_at_ms if spec.run_at_ms > now.wall_ms else 0)
 
 
-def link(state: State, status_of: Callable[[str], Status | None]) -> None:
-    """Works out, after a start, what the tasks that come after others wait for. See Dependents.add."""
+def link(
+    state: State, status_of: Callable[[str], Status | None], members_of: Mapping[str, Mapping[Status, int]]
+) -> None:
+    """Works out, after a start, what the tasks that come after others wait for.
+
+    Args:
+        state: the state, in which the facts are.
+        status_of: see Dependents.add.
+        members_of: how many members each group has, {id of the group: {status: number}}.
+    """
     for id, fact in state.facts.of(AFTER).items():
-        state.dependents.add(id, fact.ids, fact.rule, status_of, is_live=not fact.is_cancelled)
+        group = fact.group
+        members = None if group is None else Members(group.above, group.members, members_of[id])
+        state.dependents.add(id, fact.ids, fact.rule, status_of, is_live=not fact.is_cancelled, members=members)
 
 
 def fault_of(
@@ -43,7 +56,9 @@ def fault_of(
         made: all new tasks of the same decision, {id: spec}.
         prefix: what the list of the tasks is called in errors.
     """
-    new = {spec.id: spec for spec in specs if spec.after and spec.id in made and spec.id not in state.tasks}
+    new = {spec.id: spec for spec in specs if spec.waits_for_others and spec.id in made and spec.id not in state.tasks}
+    if (new or state.dependents.groups) and (fault := fault_of_members(state, specs, made, prefix)) is not None:
+        return fault
     if not new:
         return None
     edges = 0
@@ -62,10 +77,10 @@ def fault_of(
             f"more with {edges}, and the limits are {DEPENDENTS_MAX} and {EDGES_MAX}; try again when some have run"
         )
         return cmd.Refused(cmd.TOO_MANY_DEPENDENTS, message)
-    circle = _circle(new)
+    circle = _circle(state, new, made)
     if circle:
         place = next(place for place, spec in enumerate(specs) if spec.id == circle)
-        fault = f"task {circle!r} comes after itself, by way of the tasks that it names"
+        fault = f"task {circle!r} comes after itself, by way of the tasks that it names, or of its group"
         return _refused(cmd.UPSTREAM_IN_CIRCLE, f"{prefix}[{place}].after", fault)
     return None
 
@@ -80,28 +95,43 @@ def _refused(code: cmd.RefusalCode, field: str, fault: str) -> cmd.Refused:
     return cmd.Refused(code, f"{field}: {fault}", ((field, fault),))
 
 
-def _circle(new: Mapping[str, Spec]) -> str:
-    """Returns the id of a task of a circle; empty: there is none. Only new tasks can be in one."""
-    open_ids = {id: sum(up in new for up in spec.after) for id, spec in new.items()}
-    of: dict[str, list[str]] = {}
-    for id, spec in new.items():
+def _circle(state: State, new: Mapping[str, Spec], made: Mapping[str, Spec]) -> str:
+    """Returns the id of one of these tasks that would come after itself and names others; empty: none would.
+
+    Args:
+        state: the state. What is there already has no circle.
+        new: the tasks.
+        made: all new tasks of the same decision.
+    """
+    after: dict[str, list[str]] = {}
+    for id, spec in made.items():
         for up in spec.after:
-            if up in new:
-                of.setdefault(up, []).append(id)
-    free = [id for id, number in open_ids.items() if not number]
-    while free:
-        id = free.pop()
-        del open_ids[id]
-        for dependent in of.get(id, ()):
-            open_ids[dependent] -= 1
-            if not open_ids[dependent]:
-                free.append(dependent)
-    if not open_ids:
-        return ""
-    # What is left is in a circle or comes after one. Whoever goes back from it comes to the circle.
-    seen: set[str] = set()
-    id = next(iter(open_ids))
-    while id not in seen:
-        seen.add(id)
-        id = next(up for up in new[id].after if up in open_ids)
-    return id
+            after.setdefault(up, []).append(id)
+    groups = state.dependents.groups
+
+    def following(id: str) -> Iterator[str]:
+        yield from state.dependents.of.get(id, ())
+        yield from after.get(id, ())
+        parent = id.rpartition("/")[0]
+        if parent in groups or (parent in made and made[parent].group is not None):
+            yield parent
+
+    done: set[str] = set()
+    for first in new:
+        if first in done:
+            continue
+        # The way to where it is, with what is left to be tried at each place.
+        path = {first: following(first)}
+        while path:
+            id = next(reversed(path))
+            for follower in path[id]:
+                if follower in path:
+                    circle = list(path)[list(path).index(follower) :]
+                    return next(id for id in circle if id in new and new[id].after)
+                if follower not in done:
+                    path[follower] = following(follower)
+                    break
+            else:
+                done.add(id)
+                del path[id]
+    return ""

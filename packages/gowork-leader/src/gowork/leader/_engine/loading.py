@@ -66,7 +66,9 @@ class Loader:
         for first in range(0, len(named), BRIEFS_MAX):
             for brief in await self._store.briefs(named[first : first + BRIEFS_MAX]):
                 statuses[brief.id] = brief.status
-        link(self._state, statuses.get)
+        groups = {id: fact.group for id, fact in self._state.facts.of(AFTER).items() if fact.group is not None}
+        members = {id: await self._store.members(id, group.above) for id, group in groups.items()}
+        link(self._state, statuses.get, members)
 
     @property
     def hungry(self) -> bool:

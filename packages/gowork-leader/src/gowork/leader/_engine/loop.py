@@ -190,8 +190,12 @@ class Engine:
 
     @property
     def kept_tasks(self) -> int:
-        """How many tasks are kept because others come after them that have not ended."""
+        """How many tasks that have ended may be kept, because others come after them that have not ended."""
         return self._state.dependents.kept
+
+    def keeps(self, id: str, seq: int) -> bool:
+        """Whether a task that has ended is kept, because others come after it that have not ended."""
+        return self._state.dependents.keeps(id, seq)
 
     @property
     def blocked(self) -> StoreBlockedError | None:

@@ -119,12 +119,14 @@ class Retention:
             for place, task in enumerate(first)
             if task.finished_ms <= old_ms or (place < over and task.changed <= grown)
         ]
+        if kept:
+            leaving = [task for task in leaving if not self._engine.keeps(task.id, task.seq)][:BATCH_TASKS_MAX]
         if not leaving:
             return False
         # A task that ran again meanwhile finished after `last_ms`, or has not finished, and so stays.
         last_ms = max(task.finished_ms for task in leaving)
         await self._engine.ask(cmd.Purge([task.id for task in leaving], finished_by_ms=last_ms))
-        return len(leaving) == BATCH_TASKS_MAX + kept
+        return len(leaving) == BATCH_TASKS_MAX
 
     async def _forget_removals(self, mono: float) -> None:
         before = self._ages.batch_at(mono - TOMBSTONE_SECONDS) + 1

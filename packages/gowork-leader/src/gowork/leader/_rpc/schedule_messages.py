@@ -40,6 +40,7 @@ _NOT_OF_A_TEMPLATE = (
     "tracestate",
     "after",
     "after_rule",
+    "group",
 )
 
 
@@ -187,8 +188,9 @@ def _check_task(schedule: pb.Schedule, violations: Violations, field: str) -> No
         violations.append(FieldViolation(field, "is missing"))
         return
     before = len(violations)
+    given = {descriptor.name for descriptor, _ in task.ListFields()}
     for name in _NOT_OF_A_TEMPLATE:
-        if getattr(task, name):
+        if name in given:
             violations.append(FieldViolation(f"{field}.{name}", "is set; the task of a schedule has none"))
     if len(violations) == before:
         # The id of any tick will do.

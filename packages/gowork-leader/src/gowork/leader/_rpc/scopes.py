@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 import grpc
 
 from gowork.leader._access.rights import CALLER, Identity
+from gowork.leader._core.groups import parent_of
 from gowork.leader._core.kinds import SCHEDULES, UNIQUE_KEYS
 from gowork.leader._core.model import LaneKey
 from gowork.leader._core.state import State
@@ -27,7 +28,16 @@ from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 from gowork.proto.status import Refusal
 
 _TASKS = "scheduler.v1.SchedulerService/"
-_OF_ONE_TASK = ("CancelTask", "GetTask", "WaitTask", "ExplainTask", "TaskComplete", "TaskProgress")
+_OF_ONE_TASK = (
+    "CancelTask",
+    "GetTask",
+    "WaitTask",
+    "ExplainTask",
+    "TaskComplete",
+    "TaskProgress",
+    "SealGroup",
+    "GetGroup",
+)
 _OF_ONE_SCHEDULE = (
     "GetSchedule",
     "PauseSchedule",
@@ -186,6 +196,13 @@ class Scopes:
         if keys:
             await self._check_keys(keys, caller)
         upstream = dict.fromkeys(id for task in tasks for id in task.after)
+        parents = [parent for task in tasks if (parent := parent_of(task.id))]
+        if parents:
+
+            def groups(state: State) -> list[str]:
+                return [parent for parent in parents if parent in state.dependents.groups]
+
+            upstream |= dict.fromkeys(await self._engine.read(groups))
         if upstream:
             await self._check_ids(upstream, caller)
 

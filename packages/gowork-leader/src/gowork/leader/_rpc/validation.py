@@ -90,7 +90,7 @@ def check_task(task: scheduler_pb2.Task, prefix: str, violations: Violations) ->
             _check_size(len(payload.encode()), f"{prefix}payload", violations)
         if data:
             violations.append(FieldViolation(f"{prefix}data", "and payload are both set; set one of them"))
-    elif not data and not task.handler:
+    elif not data and not task.handler and not task.HasField("group"):
         violations.append(
             FieldViolation(f"{prefix}payload", "is empty on a task that names no handler; set payload, data or handler")
         )
@@ -114,10 +114,8 @@ def check_task(task: scheduler_pb2.Task, prefix: str, violations: Violations) ->
         _check_name(task.unique_key, f"{prefix}unique_key", violations, limits.UNIQUE_KEY_BYTES_MAX)
     elif task.unique_for_ms:
         violations.append(FieldViolation(f"{prefix}unique_for_ms", "is set without a unique_key; set both, or none"))
-    if task.after:
+    if task.after or task.after_rule or task.HasField("group"):
         _check_after(task, prefix, violations)
-    elif task.after_rule:
-        violations.append(FieldViolation(f"{prefix}after_rule", "is set without after; set both, or none"))
     if task.labels:
         check_labels(task.labels, f"{prefix}labels", violations)
     if task.selector:
@@ -150,9 +148,34 @@ def _check_after(task: scheduler_pb2.Task, prefix: str, violations: Violations) 
         check_id(id, f"{prefix}after[{place}]", violations)
         if id == task.id:
             violations.append(FieldViolation(f"{prefix}after[{place}]", "is the id of the task itself"))
+    if task.HasField("group"):
+        _check_group(task, prefix, violations)
+    elif task.after_rule and not task.after:
+        violations.append(
+            FieldViolation(f"{prefix}after_rule", "is set without after and group; set one of these, too")
+        )
     if task.after_rule not in _AFTER_RULES:
         message = f"has the unknown value {task.after_rule}; use 1 (ALL_COMPLETED), 2 (ALL_FINISHED) or 3 (ANY_FAILED)"
         violations.append(FieldViolation(f"{prefix}after_rule", message))
+
+
+def _check_group(task: scheduler_pb2.Task, prefix: str, violations: Violations) -> None:
+    check_members(task.group, f"{prefix}group.members", violations)
+    if not task.handler and (task.payload or task.data):
+        field = "payload" if task.payload else "data"
+        violations.append(
+            FieldViolation(
+                f"{prefix}{field}", "is set on a group that names no handler, which nobody runs; set a handler"
+            )
+        )
+
+
+def check_members(
+    message: scheduler_pb2.GroupOptions | scheduler_pb2.SealGroupRequest, field: str, violations: Violations
+) -> None:
+    """Checks how many members a group is to have."""
+    if not 0 <= message.members <= limits.MEMBERS_MAX:
+        violations.append(FieldViolation(field, f"is {message.members}; it must be from 0 to {limits.MEMBERS_MAX}"))
 
 
 def check_update(request: scheduler_pb2.UpdateTaskRequest, violations: Violations) -> None:

@@ -84,7 +84,7 @@ class Rests:
         rest = task[behind:]
         if not behind or len(rest) > REST_BYTES_MAX or spec.body[:behind] != task[:behind]:
             return
-        if spec.unique_key or spec.after:
+        if spec.unique_key or spec.waits_for_others:
             # Nearly each such task has another one, or comes after others.
             return
         if spec.id.encode() != task[2 : 2 + task[1]]:

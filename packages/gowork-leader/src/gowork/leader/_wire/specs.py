@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from gowork.leader._core.model import AfterRule, LaneKey, OnLost, Priority, RetryPolicy, Spec
+from gowork.leader._core.model import AfterRule, Group, LaneKey, OnLost, Priority, RetryPolicy, Spec
 from gowork.leader._core.ranges import RANGE_KEY
 from gowork.leader._wire.rests import Rests, behind_payload
 from gowork.proto.limits import TIME_MS_MAX
@@ -171,7 +171,13 @@ def _spec_of(task: scheduler_pb2.Task, body: bytes, trace: bytes) -> Spec:
         on_lost_of(task.on_lost),
         tuple(dict.fromkeys(task.after)) if task.after else (),
         _AFTER_RULES.get(task.after_rule, AfterRule.ALL_COMPLETED),
+        group_of(task) if task.HasField("group") else None,
     )
+
+
+def group_of(task: scheduler_pb2.Task) -> Group:
+    """Returns what makes the task a group."""
+    return Group(task.group.members if task.group.HasField("members") else None)
 
 
 def _lane_of(key: _RawKey) -> LaneKey:

@@ -24,6 +24,7 @@ _decode_waiting = msgspec.json.Decoder(list[tuple[str, int]]).decode
 _decode_rows = msgspec.json.Decoder(list[tuple[int, int, int]]).decode
 _decode_timers = msgspec.json.Decoder(list[Timer]).decode
 _decode_finished = msgspec.json.Decoder(list[tuple[int, str, int, int]]).decode
+_decode_counts = msgspec.json.Decoder(list[int]).decode
 _decode_removals = msgspec.json.Decoder(list[tuple[int, str]]).decode
 
 WAITING = """
@@ -105,6 +106,23 @@ BRIEFS = """
     FROM json_each(?) AS wanted
     CROSS JOIN specs ON specs.seq = wanted.value
     CROSS JOIN standings ON standings.seq = specs.seq
+"""
+#: How many have each status, from 1 to 5. The second select has the tasks whose ids are not in `ids` yet. The ids of
+#: members begin with the group's id and a slash, and `0` is the character after the slash.
+MEMBERS = """
+    SELECT json_array(
+        count(*) FILTER (WHERE status = 1), count(*) FILTER (WHERE status = 2), count(*) FILTER (WHERE status = 3),
+        count(*) FILTER (WHERE status = 4), count(*) FILTER (WHERE status = 5)
+    )
+    FROM (
+        SELECT seq, id FROM ids WHERE id >= :first AND id < :last AND seq > :above
+        UNION ALL
+        SELECT seq, id FROM specs
+        WHERE seq > :above AND seq >= (SELECT value FROM meta WHERE key = 'ids_from')
+            AND id >= :first AND id < :last AND NOT EXISTS (SELECT 1 FROM ids WHERE ids.id = specs.id)
+    ) AS found
+    CROSS JOIN standings ON standings.seq = found.seq
+    WHERE instr(substr(found.id, length(:first) + 1), '/') = 0
 """
 DELETED_SINCE = """
     SELECT json_group_array(json_array(changed, id)) FROM (
@@ -198,6 +216,16 @@ def last_failed(connection: apsw.Connection, limit: int, bytes_max: int) -> list
     with snapshot(connection):
         rows = sorted(_decode_rows(_text(connection, LAST_FAILED, (limit,))), reverse=True)
         return up_to(connection, [(seq, size) for _, seq, size in rows], bytes_max)
+
+
+def members(connection: apsw.Connection, group: str, above: int) -> dict[Status, int]:
+    """See Store.members."""
+    values = {"first": f"{group}/", "last": f"{group}0", "above": above}
+    return {
+        Status(status): tasks
+        for status, tasks in enumerate(_decode_counts(_text(connection, MEMBERS, values)), 1)
+        if tasks
+    }
 
 
 def deleted_since(connection: apsw.Connection, changed: int, limit: int) -> list[tuple[int, str]]:

@@ -352,6 +352,15 @@ class Store(Protocol):
         """
         ...
 
+    async def members(self, group: str, above: int) -> Mapping[Status, int]:
+        """Counts the members of a group: the tasks whose ids are its id, a slash, and one part without a slash.
+
+        Args:
+            group: the id of the group.
+            above: only tasks with a seq above this.
+        """
+        ...
+
     async def changed_since(self, changed: int, limit: int) -> list[Record]:
         """Returns the tasks whose `changed` is above this, in the order of `changed`.
 

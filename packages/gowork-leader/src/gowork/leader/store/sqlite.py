@@ -307,6 +307,10 @@ class SqliteStore:
         """See Store.page."""
         return await self._scan(_sqlite_query.page, query, after, limit, bytes_max, self._ids)
 
+    async def members(self, group: str, above: int) -> Mapping[Status, int]:
+        """See Store.members."""
+        return await self._scan(_sqlite_scans.members, group, above)
+
     async def changed_since(self, changed: int, limit: int) -> list[Record]:
         """See Store.changed_since."""
         return await self._scan(_sqlite_query.changed_since, changed, limit)

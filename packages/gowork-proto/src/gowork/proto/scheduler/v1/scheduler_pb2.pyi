@@ -539,6 +539,7 @@ class Task(_message.Message):
     UNIQUE_FOR_MS_FIELD_NUMBER: _builtins.int
     AFTER_FIELD_NUMBER: _builtins.int
     AFTER_RULE_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The key of the task: 1 to 256 bytes, printable."""
     payload: _builtins.str
@@ -625,7 +626,7 @@ class Task(_message.Message):
     ends before, the key stays taken until then, unless the task is removed by its id. At most 10 years; 0: until it has ended.
     """
     after_rule: Global___AfterRule.ValueType
-    """With after: how those tasks must have ended. UNSPECIFIED means ALL_COMPLETED."""
+    """With after or group: how those tasks must have ended. UNSPECIFIED means ALL_COMPLETED."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """At most 64, keys of 1 to 63 bytes, values of at most 253."""
@@ -661,6 +662,14 @@ class Task(_message.Message):
         UPSTREAM_UNKNOWN. Tasks may not come after one another in a circle. run_at_ms and delay_ms hold too: the later time counts. The
         leader keeps the tasks named here until this one has ended. At most 1,000. At most 200,000 unfinished tasks come after others, and
         have 1,000,000 ids here in all; then RESOURCE_EXHAUSTED, TOO_MANY_DEPENDENTS.
+        """
+
+    @_builtins.property
+    def group(self) -> Global___GroupOptions:
+        """Makes the task a group: it runs after its members, as after_rule says. Its members are the tasks that are scheduled later than it
+        and whose ids are its own id, a slash, and one part without a slash. A group without a handler is run by nobody: it completes when
+        its members have, and its result is a JSON object of the numbers members, completed, failed and cancelled; it has no payload. The
+        leader keeps its members until it has ended. It counts as one of the tasks that come after others.
         """
 
     def __init__(
@@ -707,10 +716,11 @@ class Task(_message.Message):
         unique_for_ms: _builtins.int = ...,
         after: _abc.Iterable[_builtins.str] | None = ...,
         after_rule: Global___AfterRule.ValueType = ...,
+        group: Global___GroupOptions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_status", b"_status", "failure", b"failure", "priority", b"priority", "progress", b"progress", "retry", b"retry", "status", b"status"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_status", b"_status", "failure", b"failure", "group", b"group", "priority", b"priority", "progress", b"progress", "retry", b"retry", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_status", b"_status", "after", b"after", "after_rule", b"after_rule", "attempts", b"attempts", "attempts_used", b"attempts_used", "cancel_requested", b"cancel_requested", "changed_at_ms", b"changed_at_ms", "changed_fields", b"changed_fields", "concurrency_key", b"concurrency_key", "created_at_ms", b"created_at_ms", "data", b"data", "delay_ms", b"delay_ms", "expires_at_ms", b"expires_at_ms", "expires_in_ms", b"expires_in_ms", "failure", b"failure", "fence", b"fence", "finished_at_ms", b"finished_at_ms", "handler", b"handler", "id", b"id", "labels", b"labels", "on_lost", b"on_lost", "payload", b"payload", "payload_form", b"payload_form", "plugin_version", b"plugin_version", "priority", b"priority", "progress", b"progress", "queue", b"queue", "result", b"result", "result_data", b"result_data", "result_is_empty_data", b"result_is_empty_data", "retry", b"retry", "run_at_ms", b"run_at_ms", "selector", b"selector", "started_at_ms", b"started_at_ms", "status", b"status", "time_limit_ms", b"time_limit_ms", "traceparent", b"traceparent", "tracestate", b"tracestate", "unique_for_ms", b"unique_for_ms", "unique_key", b"unique_key", "waiting_reason", b"waiting_reason", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_status", b"_status", "after", b"after", "after_rule", b"after_rule", "attempts", b"attempts", "attempts_used", b"attempts_used", "cancel_requested", b"cancel_requested", "changed_at_ms", b"changed_at_ms", "changed_fields", b"changed_fields", "concurrency_key", b"concurrency_key", "created_at_ms", b"created_at_ms", "data", b"data", "delay_ms", b"delay_ms", "expires_at_ms", b"expires_at_ms", "expires_in_ms", b"expires_in_ms", "failure", b"failure", "fence", b"fence", "finished_at_ms", b"finished_at_ms", "group", b"group", "handler", b"handler", "id", b"id", "labels", b"labels", "on_lost", b"on_lost", "payload", b"payload", "payload_form", b"payload_form", "plugin_version", b"plugin_version", "priority", b"priority", "progress", b"progress", "queue", b"queue", "result", b"result", "result_data", b"result_data", "result_is_empty_data", b"result_is_empty_data", "retry", b"retry", "run_at_ms", b"run_at_ms", "selector", b"selector", "started_at_ms", b"started_at_ms", "status", b"status", "time_limit_ms", b"time_limit_ms", "traceparent", b"traceparent", "tracestate", b"tracestate", "unique_for_ms", b"unique_for_ms", "unique_key", b"unique_key", "waiting_reason", b"waiting_reason", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
     _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
@@ -722,6 +732,32 @@ class Task(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__status) -> _WhichOneofReturnType__status | None: ...
 
 Global___Task: _TypeAlias = Task  # noqa: Y015
+
+@_typing.final
+class GroupOptions(_message.Message):
+    """GroupOptions is what is said of a group when it is scheduled."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMBERS_FIELD_NUMBER: _builtins.int
+    members: _builtins.int
+    """How many members it will have; 0 is possible, too. Missing: it is open, and waits until SealGroup says it. More are refused
+    (GROUP_SEALED).
+    """
+    def __init__(
+        self,
+        *,
+        members: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_members", b"_members", "members", b"members"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_members", b"_members", "members", b"members"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__members: _TypeAlias = _typing.Literal["members"]  # noqa: Y015
+    _WhichOneofArgType__members: _TypeAlias = _typing.Literal["_members", b"_members"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__members) -> _WhichOneofReturnType__members | None: ...
+
+Global___GroupOptions: _TypeAlias = GroupOptions  # noqa: Y015
 
 @_typing.final
 class RetryPolicy(_message.Message):
@@ -3329,3 +3365,185 @@ class BackfillScheduleResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BackfillScheduleResponse: _TypeAlias = BackfillScheduleResponse  # noqa: Y015
+
+@_typing.final
+class Group(_message.Message):
+    """Group tells how far a group is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    AFTER_RULE_FIELD_NUMBER: _builtins.int
+    EXPECTED_FIELD_NUMBER: _builtins.int
+    UNFINISHED_FIELD_NUMBER: _builtins.int
+    COMPLETED_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    CANCELLED_FIELD_NUMBER: _builtins.int
+    CREATED_AT_MS_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The id of its task."""
+    status: Global___TaskStatus.ValueType
+    """Where its task stands."""
+    after_rule: Global___AfterRule.ValueType
+    expected: _builtins.int
+    """How many members it will have. Missing: it is open."""
+    unfinished: _builtins.int
+    """How many members wait or run, and how many have ended with COMPLETED, ERROR and CANCELLED. Those that were removed are in none."""
+    completed: _builtins.int
+    failed: _builtins.int
+    cancelled: _builtins.int
+    created_at_ms: _builtins.int
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        status: Global___TaskStatus.ValueType = ...,
+        after_rule: Global___AfterRule.ValueType = ...,
+        expected: _builtins.int | None = ...,
+        unfinished: _builtins.int = ...,
+        completed: _builtins.int = ...,
+        failed: _builtins.int = ...,
+        cancelled: _builtins.int = ...,
+        created_at_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected", b"_expected", "expected", b"expected"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected", b"_expected", "after_rule", b"after_rule", "cancelled", b"cancelled", "completed", b"completed", "created_at_ms", b"created_at_ms", "expected", b"expected", "failed", b"failed", "id", b"id", "status", b"status", "unfinished", b"unfinished"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__expected: _TypeAlias = _typing.Literal["expected"]  # noqa: Y015
+    _WhichOneofArgType__expected: _TypeAlias = _typing.Literal["_expected", b"_expected"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected) -> _WhichOneofReturnType__expected | None: ...
+
+Global___Group: _TypeAlias = Group  # noqa: Y015
+
+@_typing.final
+class SealGroupRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    MEMBERS_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    members: _builtins.int
+    """How many members it has. Missing: as many as there are now."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        members: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_members", b"_members", "members", b"members"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_members", b"_members", "id", b"id", "members", b"members"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__members: _TypeAlias = _typing.Literal["members"]  # noqa: Y015
+    _WhichOneofArgType__members: _TypeAlias = _typing.Literal["_members", b"_members"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__members) -> _WhichOneofReturnType__members | None: ...
+
+Global___SealGroupRequest: _TypeAlias = SealGroupRequest  # noqa: Y015
+
+@_typing.final
+class SealGroupResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUP_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def group(self) -> Global___Group: ...
+    def __init__(
+        self,
+        *,
+        group: Global___Group | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["group", b"group"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SealGroupResponse: _TypeAlias = SealGroupResponse  # noqa: Y015
+
+@_typing.final
+class GetGroupRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetGroupRequest: _TypeAlias = GetGroupRequest  # noqa: Y015
+
+@_typing.final
+class GetGroupResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUP_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def group(self) -> Global___Group: ...
+    def __init__(
+        self,
+        *,
+        group: Global___Group | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["group", b"group"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetGroupResponse: _TypeAlias = GetGroupResponse  # noqa: Y015
+
+@_typing.final
+class ListGroupsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """At most 1,000; 0 means 100."""
+    page_token: _builtins.str
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListGroupsRequest: _TypeAlias = ListGroupsRequest  # noqa: Y015
+
+@_typing.final
+class ListGroupsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUPS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___Group]: ...
+    def __init__(
+        self,
+        *,
+        groups: _abc.Iterable[Global___Group] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["groups", b"groups", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListGroupsResponse: _TypeAlias = ListGroupsResponse  # noqa: Y015

@@ -208,6 +208,21 @@ class SchedulerServiceStub(object):
                 request_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.BackfillScheduleRequest.SerializeToString,
                 response_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.BackfillScheduleResponse.FromString,
                 _registered_method=True)
+        self.SealGroup = channel.unary_unary(
+                '/scheduler.v1.SchedulerService/SealGroup',
+                request_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.SealGroupRequest.SerializeToString,
+                response_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.SealGroupResponse.FromString,
+                _registered_method=True)
+        self.GetGroup = channel.unary_unary(
+                '/scheduler.v1.SchedulerService/GetGroup',
+                request_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.GetGroupRequest.SerializeToString,
+                response_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.GetGroupResponse.FromString,
+                _registered_method=True)
+        self.ListGroups = channel.unary_unary(
+                '/scheduler.v1.SchedulerService/ListGroups',
+                request_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.ListGroupsRequest.SerializeToString,
+                response_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.ListGroupsResponse.FromString,
+                _registered_method=True)
 
 
 class SchedulerServiceServicer(object):
@@ -528,6 +543,32 @@ class SchedulerServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SealGroup(self, request, context):
+        """SealGroup says how many members a group has: no more can be added, and it ends when these have ended. Answers how far it is. To seal
+        it once more with the same number, or with none, changes nothing.
+
+        NOT_FOUND when no unfinished group has the id; FAILED_PRECONDITION (GROUP_SEALED) when it is sealed with another number;
+        INVALID_ARGUMENT when it has more members already.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetGroup(self, request, context):
+        """GetGroup answers how far a group is, also when it has ended, as long as its task is kept. NOT_FOUND when no group has the id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListGroups(self, request, context):
+        """ListGroups answers the groups that have not ended page by page, by id. A group that was cancelled because of its members has
+        not ended in this sense as long as a retry of one of them has it wait again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SchedulerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -700,6 +741,21 @@ def add_SchedulerServiceServicer_to_server(servicer, server):
                     servicer.BackfillSchedule,
                     request_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.BackfillScheduleRequest.FromString,
                     response_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.BackfillScheduleResponse.SerializeToString,
+            ),
+            'SealGroup': grpc.unary_unary_rpc_method_handler(
+                    servicer.SealGroup,
+                    request_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.SealGroupRequest.FromString,
+                    response_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.SealGroupResponse.SerializeToString,
+            ),
+            'GetGroup': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetGroup,
+                    request_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.GetGroupRequest.FromString,
+                    response_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.GetGroupResponse.SerializeToString,
+            ),
+            'ListGroups': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListGroups,
+                    request_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.ListGroupsRequest.FromString,
+                    response_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.ListGroupsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1624,6 +1680,87 @@ class SchedulerService(object):
             '/scheduler.v1.SchedulerService/BackfillSchedule',
             gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.BackfillScheduleRequest.SerializeToString,
             gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.BackfillScheduleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SealGroup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/scheduler.v1.SchedulerService/SealGroup',
+            gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.SealGroupRequest.SerializeToString,
+            gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.SealGroupResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetGroup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/scheduler.v1.SchedulerService/GetGroup',
+            gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.GetGroupRequest.SerializeToString,
+            gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.GetGroupResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListGroups(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/scheduler.v1.SchedulerService/ListGroups',
+            gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.ListGroupsRequest.SerializeToString,
+            gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.ListGroupsResponse.FromString,
             options,
             channel_credentials,
             insecure,

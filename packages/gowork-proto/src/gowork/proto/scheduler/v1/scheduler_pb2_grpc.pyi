@@ -202,6 +202,19 @@ class SchedulerServiceStub:
     INVALID_ARGUMENT when there are more than 1,000 ticks between the two times, or one of these is to come; NOT_FOUND for an unknown name;
     RESOURCE_EXHAUSTED as for ScheduleTasks; FAILED_PRECONDITION when the tasks have a unique_key and not all of them can have it.
     """
+    SealGroup: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.SealGroupRequest, _scheduler_pb2.SealGroupResponse]
+    """SealGroup says how many members a group has: no more can be added, and it ends when these have ended. Answers how far it is. To seal
+    it once more with the same number, or with none, changes nothing.
+
+    NOT_FOUND when no unfinished group has the id; FAILED_PRECONDITION (GROUP_SEALED) when it is sealed with another number;
+    INVALID_ARGUMENT when it has more members already.
+    """
+    GetGroup: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.GetGroupRequest, _scheduler_pb2.GetGroupResponse]
+    """GetGroup answers how far a group is, also when it has ended, as long as its task is kept. NOT_FOUND when no group has the id."""
+    ListGroups: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.ListGroupsRequest, _scheduler_pb2.ListGroupsResponse]
+    """ListGroups answers the groups that have not ended page by page, by id. A group that was cancelled because of its members has
+    not ended in this sense as long as a retry of one of them has it wait again.
+    """
 
 @_typing.type_check_only
 class SchedulerServiceAsyncStub(SchedulerServiceStub):
@@ -376,6 +389,19 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
 
     INVALID_ARGUMENT when there are more than 1,000 ticks between the two times, or one of these is to come; NOT_FOUND for an unknown name;
     RESOURCE_EXHAUSTED as for ScheduleTasks; FAILED_PRECONDITION when the tasks have a unique_key and not all of them can have it.
+    """
+    SealGroup: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.SealGroupRequest, _scheduler_pb2.SealGroupResponse]  # type: ignore[assignment]
+    """SealGroup says how many members a group has: no more can be added, and it ends when these have ended. Answers how far it is. To seal
+    it once more with the same number, or with none, changes nothing.
+
+    NOT_FOUND when no unfinished group has the id; FAILED_PRECONDITION (GROUP_SEALED) when it is sealed with another number;
+    INVALID_ARGUMENT when it has more members already.
+    """
+    GetGroup: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.GetGroupRequest, _scheduler_pb2.GetGroupResponse]  # type: ignore[assignment]
+    """GetGroup answers how far a group is, also when it has ended, as long as its task is kept. NOT_FOUND when no group has the id."""
+    ListGroups: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ListGroupsRequest, _scheduler_pb2.ListGroupsResponse]  # type: ignore[assignment]
+    """ListGroups answers the groups that have not ended page by page, by id. A group that was cancelled because of its members has
+    not ended in this sense as long as a retry of one of them has it wait again.
     """
 
 class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -752,6 +778,37 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
 
         INVALID_ARGUMENT when there are more than 1,000 ticks between the two times, or one of these is to come; NOT_FOUND for an unknown name;
         RESOURCE_EXHAUSTED as for ScheduleTasks; FAILED_PRECONDITION when the tasks have a unique_key and not all of them can have it.
+        """
+
+    @_abc_1.abstractmethod
+    def SealGroup(
+        self,
+        request: _scheduler_pb2.SealGroupRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scheduler_pb2.SealGroupResponse, _abc.Awaitable[_scheduler_pb2.SealGroupResponse]]:
+        """SealGroup says how many members a group has: no more can be added, and it ends when these have ended. Answers how far it is. To seal
+        it once more with the same number, or with none, changes nothing.
+
+        NOT_FOUND when no unfinished group has the id; FAILED_PRECONDITION (GROUP_SEALED) when it is sealed with another number;
+        INVALID_ARGUMENT when it has more members already.
+        """
+
+    @_abc_1.abstractmethod
+    def GetGroup(
+        self,
+        request: _scheduler_pb2.GetGroupRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scheduler_pb2.GetGroupResponse, _abc.Awaitable[_scheduler_pb2.GetGroupResponse]]:
+        """GetGroup answers how far a group is, also when it has ended, as long as its task is kept. NOT_FOUND when no group has the id."""
+
+    @_abc_1.abstractmethod
+    def ListGroups(
+        self,
+        request: _scheduler_pb2.ListGroupsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scheduler_pb2.ListGroupsResponse, _abc.Awaitable[_scheduler_pb2.ListGroupsResponse]]:
+        """ListGroups answers the groups that have not ended page by page, by id. A group that was cancelled because of its members has
+        not ended in this sense as long as a retry of one of them has it wait again.
         """
 
 def add_SchedulerServiceServicer_to_server(servicer: SchedulerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,110 @@
+"""Decides on groups: which tasks become members, when one is sealed, and what comes of one that no handler runs.
+
+A group is a task, and comes after its members as `dependents` says. It is open until it is known how many members there
+will be. Then it is sealed, and has no more.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from gowork.leader._core import changes as ch
+from gowork.leader._core import commands as cmd
+from gowork.leader._core.decision import Decision
+from gowork.leader._core.dependents import Members
+from gowork.leader._core.model import CANCELLED, COMPLETED, ERROR, Spec
+from gowork.leader._core.state import State
+
+_encode_json = msgspec.json.Encoder().encode
+
+
+def seal_group(state: State, command: cmd.SealGroup) -> Decision:
+    """Says how many members a group has. The same once more is fine."""
+    id, members = command.id, command.members
+    group = state.dependents.groups.get(id)
+    if group is None or group.members is None:
+        message = f"no unfinished group has the id {id!r}; it was never opened, or has ended"
+        return Decision(cmd.Refused(cmd.GROUP_UNKNOWN, message))
+    there, expected = group.members.there, group.members.expected
+    if members is None:
+        members = there if expected is None else expected
+    if expected is not None and members != expected:
+        message = f"group {id!r} is sealed with {expected} members, and can't have {members}"
+        return Decision(cmd.Refused(cmd.GROUP_SEALED, message))
+    if members < there:
+        message = f"members: is {members}, and group {id!r} has {there} already"
+        violation = ("members", f"is {members}, and group {id!r} has {there} already")
+        return Decision(cmd.Refused(cmd.INVALID, message, (violation,)))
+    decision = Decision()
+    if expected is None:
+        decision.changes.append(ch.GroupSealed(id, members))
+    decision.answer = state_of(group.members, members)
+    return decision
+
+
+def state_of(members: Members, expected: int | None) -> cmd.GroupState:
+    """Returns how far a group is, of which so many members are expected."""
+    counts = members.counts
+    return cmd.GroupState(expected, members.there - members.ended, counts[COMPLETED], counts[ERROR], counts[CANCELLED])
+
+
+def result_of(members: Members) -> str:
+    """Returns the result of a group that no handler runs: how its members have ended, as JSON."""
+    counts = members.counts
+    numbers = {
+        "members": members.there,
+        "completed": counts[COMPLETED],
+        "failed": counts[ERROR],
+        "cancelled": counts[CANCELLED],
+    }
+    return _encode_json(numbers).decode()
+
+
+def fault_of_members(state: State, specs: Sequence[Spec], made: Mapping[str, Spec], prefix: str) -> cmd.Refused | None:
+    """Returns why one of these tasks can't be a group, or a member of the group that its id names; None when all can.
+
+    Args: see `upstream.fault_of`.
+    """
+    begun = {spec.id for spec in made.values() if spec.group is not None}
+    if not state.dependents.groups and not begun:
+        return None
+    order = {id: place for place, id in enumerate(made)}
+    arriving = Counter(parent_of(id) for id in made)
+    for place, spec in enumerate(specs):
+        id, parent = spec.id, parent_of(spec.id)
+        code, fault = cmd.NO_MEMBER, ""
+        group = state.dependents.groups.get(parent)
+        if id in begun and id in state.agenda.names:
+            code, fault = cmd.ID_RESERVED, f"{id!r} is the name of a schedule, whose tasks would be members"
+        elif group is None and parent not in begun:
+            continue
+        elif (task := state.tasks.get(id)) is not None:
+            if not state.dependents.group_of(id, task.seq):
+                fault = f"task {id!r} is older than the group {parent!r}"
+        elif id not in made:
+            fault = f"another task has the unique key of {id!r}, so that group {parent!r} would wait for it for ever"
+        elif parent in begun and order[id] < order[parent]:
+            fault = f"task {id!r} comes before its group {parent!r}; schedule the group first"
+        else:
+            expected, there = _room(group.members if group is not None else None, made.get(parent))
+            if expected is not None and there + arriving[parent] > expected:
+                code, fault = cmd.GROUP_SEALED, f"group {parent!r} is sealed with {expected} members, and has {there}"
+        if fault:
+            field = f"{prefix}[{place}].id"
+            return cmd.Refused(code, f"{field}: {fault}; use another id", ((field, fault),))
+    return None
+
+
+def parent_of(id: str) -> str:
+    """Returns the id of the group that a task with this id is in, if there is such a group; empty: it is in none."""
+    return id.rpartition("/")[0]
+
+
+def _room(members: Members | None, begun: Spec | None) -> tuple[int | None, int]:
+    """Returns how many members a group will have, and how many it has. It is there, or has just begun."""
+    if members is not None:
+        return members.expected, members.there
+    return begun.group.members if begun is not None and begun.group is not None else None, 0
