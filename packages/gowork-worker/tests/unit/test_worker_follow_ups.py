@@ -14,6 +14,7 @@ from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker import Context, NewTask, RetryPolicy, handler
 from gowork.worker._core.context import Place
 from gowork.worker._runner import outcomes
+from gowork.worker.testing import FakeContext
 
 NOON = datetime(2026, 12, 24, 12, tzinfo=UTC)
 
@@ -117,6 +118,8 @@ def test_a_retried_attempt_names_its_follow_ups_as_the_first_did() -> None:
         ({"payload": "x", "after": map(str, range(1001))}, "after: at most 1000 ids"),
         ({"payload": "x", "after": ["a"], "after_rule": "some"}, "after_rule: 'some' is not 'all_completed'"),
         ({"payload": "x", "after_rule": "any_failed"}, "after_rule: it is set without after"),
+        ({"payload": "x", "group": -1}, "group is 0 to 10,000,000"),
+        ({"payload": "x", "group": 1.5}, "group: 1.5 is no whole number"),
         ({"payload": "x", "on_lost": "never"}, "on_lost: 'never' is not 'again' or 'fail'"),
         ({"payload": "x", "queue": 3}, "queue: 3 is not text"),
         ({"payload": "x", "handler": print}, "handler: .* neither a name nor a function decorated with @handler"),
@@ -173,7 +176,12 @@ def test_a_follow_up_takes_every_option() -> None:
     ctx.schedule("x", expires_in=60, retry=3, priority="HIGH", on_lost=None, queue=None)
     ctx.schedule("x", after=["a", "b", "a"], after_rule="any_failed")
     ctx.schedule("x", after=["a"])
-    first, second, third, fourth = sent(ctx)
+    for group in (True, 0, 3, False):
+        ctx.schedule("x", group=group, after_rule=None if group is False else "all_finished")
+    first, second, third, fourth, opened, empty, sealed, plain = sent(ctx)
+    assert [task.HasField("group") for task in (opened, empty, sealed, plain, first)] == [True, True, True, False, False]
+    assert [task.group.HasField("members") for task in (opened, empty, sealed)] == [False, True, True]
+    assert (sealed.group.members, sealed.after_rule) == (3, tasks.AFTER_RULE_ALL_FINISHED)
     assert (list(third.after), third.after_rule) == (["a", "b"], tasks.AFTER_RULE_ANY_FAILED)
     assert (list(fourth.after), fourth.after_rule) == (["a"], 0)
     assert (first.run_at_ms, first.expires_at_ms) == (1_798_113_600_000, 1_798_113_660_000)
@@ -184,6 +192,14 @@ def test_a_follow_up_takes_every_option() -> None:
     assert (second.expires_in_ms, second.priority, second.on_lost) == (60_000, tasks.TASK_PRIORITY_HIGH, 0)
     assert second.expires_at_ms > 0, "for leaders that do not know expires_in_ms"
     assert second.retry == tasks.RetryPolicy(max_attempts=3)
+
+
+def test_the_follow_ups_of_a_group_are_none_of_its_members() -> None:
+    ctx = FakeContext(id="g", is_group=True)
+    assert ctx.is_group
+    assert (ctx.schedule("x"), ctx.schedule("x", id="own")) == ("g/then/1", "own")
+    assert not FakeContext(id="p").is_group
+    assert FakeContext(id="p").schedule("x") == "p/1"
 
 
 def test_an_option_that_there_is_not_is_named() -> None:

@@ -6,10 +6,12 @@ from gowork.base.schedule_times import At, Cron, Every
 from gowork.base.tls_files import TlsFiles
 from gowork.client._activity_models import Activity, QueueActivity, QueueCounts
 from gowork.client._async.client import AsyncClient
+from gowork.client._async.groups import AsyncGroupHandle, AsyncGroups
 from gowork.client._async.handles import AsyncTaskHandle
 from gowork.client._async.schedules import AsyncSchedules
 from gowork.client._async.watches import AsyncWatch
 from gowork.client._change_models import CancelledTasks, RetriedTasks
+from gowork.client._group_models import GroupState
 from gowork.client._handler_models import HandlerInfo, HandlerVersion
 from gowork.client._handles import completed
 from gowork.client._ids import new_task_id
@@ -54,6 +56,7 @@ from gowork.client._schedule_models import (
     SkipReason,
 )
 from gowork.client._sync.client import Client
+from gowork.client._sync.groups import GroupHandle, Groups
 from gowork.client._sync.handles import TaskHandle
 from gowork.client._sync.schedules import Schedules
 from gowork.client._sync.watches import Watch
@@ -89,6 +92,8 @@ __all__ = [
     "AfterRuleName",
     "AlreadyExists",
     "AsyncClient",
+    "AsyncGroupHandle",
+    "AsyncGroups",
     "AsyncSchedules",
     "AsyncTaskHandle",
     "AsyncWatch",
@@ -113,6 +118,9 @@ __all__ = [
     "FailureKind",
     "FieldViolation",
     "GoworkError",
+    "GroupHandle",
+    "GroupState",
+    "Groups",
     "HandlerInfo",
     "HandlerVersion",
     "InvalidArgument",

@@ -37,6 +37,9 @@ def encrypt(task: scheduler.Task, encryption: Encryption) -> None:
     Raises:
         InvalidArgument: when it is too large then, or cannot be encrypted.
     """
+    if task.HasField("group") and not (task.handler or task.payload or task.data):
+        # Nobody runs it, so that it has no payload.
+        return
     try:
         data = encryption.payload(task.id, task.handler, task.payload, task.data, task.payload_form)
     except TooLarge as error:

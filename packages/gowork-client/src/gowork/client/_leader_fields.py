@@ -27,6 +27,7 @@ SINCE_0_1_0 = frozenset(
         "scheduler.v1.Task.after_rule",
         "scheduler.v1.Task.delay_ms",
         "scheduler.v1.Task.expires_in_ms",
+        "scheduler.v1.Task.group",
         "scheduler.v1.Task.on_lost",
         "scheduler.v1.Task.payload_form",
         "scheduler.v1.Task.plugin_version",

@@ -205,8 +205,11 @@ class RunOptions(TypedDict, total=False):
     #: The tasks after which it runs, at most 1,000: their ids, or what `schedule` returned. The leader must keep them,
     #: or they come before it in the same `schedule_many`.
     after: Iterable[Any] | None
-    #: How those must have ended; the default is ALL_COMPLETED.
+    #: How those, and the members of a group, must have ended; the default is ALL_COMPLETED.
     after_rule: AfterRule | AfterRuleName | None
+    #: Makes the task a group, which runs after its members: a number, or True for a group that is open. `groups.open`
+    #: and `groups.run` set it.
+    group: int | None
 
 
 class TaskOptions(RunOptions, total=False):
@@ -256,6 +259,7 @@ class NewTask:
     on_lost: OnLost | OnLostName | None = None
     after: Iterable[Any] | None = None
     after_rule: AfterRule | AfterRuleName | None = None
+    group: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,6 +364,8 @@ class TaskInfo:
     #: The ids of the tasks after which it runs, and how those must have ended.
     after: tuple[str, ...] = ()
     after_rule: AfterRule = AfterRule.UNSPECIFIED
+    #: It is a group, which runs after its members.
+    is_group: bool = False
 
     @overload
     def value(self) -> Any: ...

@@ -184,6 +184,9 @@ def task_fields(task: models.NewTask) -> dict[str, Any]:
         fields["after"] = _ids(task.after, "after")
     if task.after_rule is not None:
         fields["after_rule"] = _after_rule(task.after_rule)
+    if task.group is not None and task.group is not False:
+        members = None if task.group is True else task.group
+        fields["group"] = arguments.message(scheduler.GroupOptions, within="group.", members=members)
     return fields
 
 

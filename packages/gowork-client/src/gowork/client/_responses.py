@@ -12,6 +12,7 @@ from gowork.base import schedule_times
 from gowork.base.encryption import Encryption
 from gowork.client import _activity_models as activity_models
 from gowork.client import _arguments as arguments
+from gowork.client import _group_models as group_models
 from gowork.client import _handler_models as handler_models
 from gowork.client import _leader_models as leader_models
 from gowork.client import _models as models
@@ -71,6 +72,22 @@ def task_info(task: scheduler.Task, encryption: Encryption | None = None) -> mod
         on_lost=_ON_LOST(task.on_lost),
         after=tuple(task.after),
         after_rule=_AFTER_RULE(task.after_rule),
+        is_group=task.HasField("group"),
+    )
+
+
+def group(message: scheduler.Group) -> group_models.GroupState:
+    """Converts a group."""
+    return group_models.GroupState(
+        id=message.id,
+        status=_STATUS(message.status),
+        after_rule=_AFTER_RULE(message.after_rule),
+        expected=message.expected if message.HasField("expected") else None,
+        unfinished=message.unfinished,
+        completed=message.completed,
+        failed=message.failed,
+        cancelled=message.cancelled,
+        created_at=_moment(message.created_at_ms),
     )
 
 

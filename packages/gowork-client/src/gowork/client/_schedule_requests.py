@@ -26,6 +26,7 @@ _NOT_OF_A_SCHEDULE = {
     "expires_at": "each tick makes a new task; give expires_in",
     "after": "its ticks say when a task is made; have the handler schedule what comes after it",
     "after_rule": "its ticks say when a task is made; have the handler schedule what comes after it",
+    "group": "its ticks say when a task is made; have the handler schedule the group",
 }
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator
-from typing import Any, Unpack, overload
+from dataclasses import replace
+from typing import Any, Unpack, cast, overload
 
 import grpc
 
@@ -20,10 +21,12 @@ from gowork.client import _requests as requests
 from gowork.client import _responses as responses
 from gowork.client._encrypting import encrypt_like
 from gowork.client._filters import filter_expression
+from gowork.client._ids import new_task_id
 from gowork.client._leader_fields import THE_ORIGINAL, goes_beyond
 from gowork.client._models import NewTask, RunOptions, TaskFilter, TaskInfo, TaskOptions, TaskView
 from gowork.client._sync.changes import Changes
 from gowork.client._sync.flights import Flights
+from gowork.client._sync.groups import Groups
 from gowork.client._sync.handles import TaskHandle
 from gowork.client._sync.streams import WaitStream, finished, merged, stepped
 from gowork.client._sync.watches import Watch
@@ -262,6 +265,41 @@ class Client(Changes):
         return self._schedule_many(
             stepped(payloads, "payloads"), encoder, Functions(function if callable(function) else None)
         )
+
+    @property
+    def groups(self) -> Groups:
+        """The calls about groups, which are tasks that run after their members."""
+        return Groups(self, self._connection, self._calls)
+
+    def chain(self, tasks: Iterable[object], **options: Unpack[TaskOptions]) -> list[TaskHandle[Any]]:
+        """Schedules tasks that run one after the other, and returns their handles in order.
+
+        Each comes after the one before it, and is cancelled if that one does not complete. Its handler finds the id of
+        that one in `ctx.after`.
+
+        Args:
+            tasks: each as for schedule_many. What a task has in its own `after` counts, too.
+            options: as for schedule_many. `after` is that of the first task.
+
+        Raises:
+            InvalidArgument, AlreadyExists, CallError: as for schedule_many.
+        """
+
+        def linked() -> Iterator[NewTask]:
+            before: str | None = None
+            for item in stepped(tasks, "tasks"):
+                task = item if isinstance(item, NewTask) else NewTask(item)
+                id = new_task_id() if task.id is None else task.id
+                if before is None:
+                    yield replace(task, id=id)
+                else:
+                    yield replace(task, id=id, after=[before, *(task.after or ())])
+                before = id
+
+        handles: list[TaskHandle[Any]] = []
+        for handle in self.schedule_many(linked(), **cast("Any", options)):
+            handles.append(handle)
+        return handles
 
     def handle(self, id: str) -> TaskHandle:
         """Returns a handle for a task that was scheduled elsewhere. It makes no call."""

@@ -57,8 +57,8 @@ def fault_of(
         prefix: what the list of the tasks is called in errors.
     """
     new = {spec.id: spec for spec in specs if spec.waits_for_others and spec.id in made and spec.id not in state.tasks}
-    if (new or state.dependents.groups) and (fault := fault_of_members(state, specs, made, prefix)) is not None:
-        return fault
+    if (new or state.dependents.groups) and (refused := fault_of_members(state, specs, made, prefix)) is not None:
+        return refused
     if not new:
         return None
     edges = 0

@@ -86,6 +86,7 @@ class Context:
         "_after",
         "_checkpoint",
         "_follow_ups",
+        "_is_group",
         "_outcome",
         "_place",
         "_progress",
@@ -107,6 +108,7 @@ class Context:
     #: None of these is there before somebody asks for it, because they would cost every attempt.
     _outcome: str
     _after: tuple[str, ...]
+    _is_group: bool
     _checkpoint: bytes
     _seals: tuple[Seal, Seal]
 
@@ -184,6 +186,11 @@ class Context:
         finds their results.
         """
         return getattr(self, "_after", ())
+
+    @property
+    def is_group(self) -> bool:
+        """Whether the task is a group, which runs after its members."""
+        return getattr(self, "_is_group", False)
 
     @property
     def after_crash(self) -> bool:
@@ -325,7 +332,7 @@ class Context:
 
     def _gathered(self) -> FollowUps:
         if self._follow_ups is None:
-            self._follow_ups = FollowUps(self.id)
+            self._follow_ups = FollowUps(self.id, is_group=self.is_group)
         return self._follow_ups
 
     @property

@@ -21,10 +21,11 @@ _PAYLOADS_BYTES_MAX = 4 << 20
 class FollowUps:
     """The follow-ups of one attempt. May be added to from any thread."""
 
-    __slots__ = ("_lock", "_payload_bytes", "_task_id", "tasks")
+    __slots__ = ("_lock", "_payload_bytes", "_prefix", "tasks")
 
-    def __init__(self, task_id: str) -> None:
-        self._task_id = task_id
+    def __init__(self, task_id: str, *, is_group: bool = False) -> None:
+        # The ids that are just the task's and a number are those of its members, if it is a group.
+        self._prefix = f"{task_id}/then" if is_group else task_id
         self._lock = threading.Lock()
         self._payload_bytes = 0
         self.tasks: list[FollowUp] = []
@@ -76,7 +77,7 @@ class FollowUps:
 
     def _key(self, number: int, id: Any) -> str:
         # The same in every attempt, so that what two attempts schedule is scheduled once.
-        key: Any = f"{self._task_id}/{number}" if id is None else id
+        key: Any = f"{self._prefix}/{number}" if id is None else id
         is_text = isinstance(key, str) and key.isprintable()
         if not (is_text and 0 < len(key.encode(errors="replace")) <= limits.ID_BYTES_MAX):
             raise ValueError(f"id: {key!r} is not 1 to {limits.ID_BYTES_MAX} printable bytes; name another one")

@@ -29,12 +29,13 @@ _CREDIT_SHARE = 0.25
 #: Fields of follow-ups that leaders before 0.2.0 silently drop: those that come with Welcome.heeds_on_lost, and with
 #: Welcome.heeds_unique_keys.
 _ON_LOST = ("on_lost", "plugin_version")
-_UNIQUE_KEYS = ("unique_key", "after")
+_UNIQUE_KEYS = ("unique_key", "after", "group")
 
 
 def _for_older_leaders(report: session.Report, unknown: Iterable[str]) -> session.Report:
     """Returns the report; or one of a failure, if a follow-up has fields that are `unknown` to its leader."""
-    dropped = [name for name in unknown if any(getattr(task, name) for task in report.follow_ups)]
+    given = {field.name for task in report.follow_ups for field, _ in task.ListFields()} if report.follow_ups else ()
+    dropped = [name for name in unknown if name in given]
     if not dropped:
         return report
     reason = f"a follow-up asks for {' and '.join(dropped)}, which this leader is too old to know; upgrade it first"

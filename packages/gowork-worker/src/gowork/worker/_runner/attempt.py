@@ -77,6 +77,8 @@ class Attempts:
             context._checkpoint = checkpoint  # noqa: SLF001 - handlers are not to set it
         if after := task.after:
             context._after = tuple(after)  # noqa: SLF001 - as above
+        if task.HasField("group"):
+            context._is_group = True  # noqa: SLF001 - as above
         return context
 
     def run(self, job: Job) -> AttemptReport:

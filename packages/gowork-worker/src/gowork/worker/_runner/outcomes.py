@@ -161,10 +161,13 @@ def fill_follow_up(task: tasks.Task, follow_up: FollowUp) -> None:
     task.plugin_version = follow_up.plugin_version
     task.unique_key = follow_up.unique_key
     task.unique_for_ms = follow_up.unique_for_ms
-    if follow_up.after:
-        task.after.extend(follow_up.after)
-        if follow_up.after_rule:
-            task.after_rule = tasks.AfterRule.Value(f"AFTER_RULE_{follow_up.after_rule.upper()}")
+    task.after.extend(follow_up.after)
+    if follow_up.after_rule:
+        task.after_rule = tasks.AfterRule.Value(f"AFTER_RULE_{follow_up.after_rule.upper()}")
+    if follow_up.group is not None:
+        task.group.SetInParent()
+        if follow_up.group is not True:
+            task.group.members = follow_up.group
     task.expires_at_ms = follow_up.expires_at_ms
     task.expires_in_ms = follow_up.expires_in_ms
     task.concurrency_key = follow_up.concurrency_key

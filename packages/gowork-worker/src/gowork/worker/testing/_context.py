@@ -39,6 +39,7 @@ class FakeContext(Context):
         clock: FakeClock | None = None,
         checkpoint: object = None,
         after: Iterable[str] = (),
+        is_group: bool = False,
     ) -> None:
         """Args:
         id: the task's id.
@@ -54,6 +55,7 @@ class FakeContext(Context):
         clock: moved by `ctx.cancelled.wait`, which does not wait; None for one of its own.
         checkpoint: what `ctx.last_checkpoint` is at first.
         after: the ids of the tasks after which it runs.
+        is_group: whether the task is a group.
         """
         self.clock = clock or FakeClock()
         self._notes = Notes()
@@ -63,6 +65,7 @@ class FakeContext(Context):
         number = attempt if fence is None else fence
         super().__init__(place, self._note, id, attempt, number, handler, payload, data, queue, labels)
         self._after = tuple(after)
+        self._is_group = is_group
         self.cancelled = _UnwaitingToken(self.clock)
         if checkpoint is not None:
             self.checkpoint(checkpoint)

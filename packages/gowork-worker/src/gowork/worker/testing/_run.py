@@ -50,6 +50,8 @@ class RunOptions(TypedDict, total=False):
     checkpoint: object
     #: The ids of the tasks after which it runs: none.
     after: Iterable[str]
+    #: Whether the task is a group: False.
+    is_group: bool
     #: What `ctx.state` has before lifespans are entered: an object, or a mapping of its attributes.
     state: object
     #: Lifespans that are entered before the handler runs, and left after it.
@@ -134,6 +136,8 @@ def plan_of(handler: Callable[..., Any] | str, payload: object, options: RunOpti
     task.queue = options.get("queue", "default")
     task.labels.update(options.get("labels", {}))
     task.after.extend(options.get("after", ()))
+    if options.get("is_group", False):
+        task.group.SetInParent()
     task.time_limit_ms = duration_ms("time_limit", options.get("time_limit", 0), limits.DURATION_MS_MAX)
     max_attempts = whole("max_attempts", options.get("max_attempts", 0), 0, limits.ATTEMPTS_MAX)
     if max_attempts:
