@@ -179,7 +179,13 @@ def test_a_follow_up_takes_every_option() -> None:
     for group in (True, 0, 3, False):
         ctx.schedule("x", group=group, after_rule=None if group is False else "all_finished")
     first, second, third, fourth, opened, empty, sealed, plain = sent(ctx)
-    assert [task.HasField("group") for task in (opened, empty, sealed, plain, first)] == [True, True, True, False, False]
+    assert [task.HasField("group") for task in (opened, empty, sealed, plain, first)] == [
+        True,
+        True,
+        True,
+        False,
+        False,
+    ]
     assert [task.group.HasField("members") for task in (opened, empty, sealed)] == [False, True, True]
     assert (sealed.group.members, sealed.after_rule) == (3, tasks.AFTER_RULE_ALL_FINISHED)
     assert (list(third.after), third.after_rule) == (["a", "b"], tasks.AFTER_RULE_ANY_FAILED)

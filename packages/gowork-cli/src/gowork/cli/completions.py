@@ -63,6 +63,15 @@ def complete_schedule(context: click.Context, _parameter: click.Parameter, incom
         return []
 
 
+def complete_group(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Returns the ids of groups that begin with `incomplete`."""
+    try:
+        with _client(context) as client:
+            return [found.id for found in client.groups.list() if found.id.startswith(incomplete)]
+    except (GoworkError, ValueError):
+        return []
+
+
 def _client(context: click.Context) -> Client:
     options = context.ensure_object(CommonOptions)
     return Client(options.leader, timeout=_TIMEOUT_S, patience=0, keys="", tls=options.tls_files)

@@ -39,6 +39,7 @@ _FIELDS = {
     "on_lost",
     "after",
     "after_rule",
+    "group",
 }
 _PLACE = re.compile(r"tasks\[(\d+)\]")
 
@@ -203,6 +204,8 @@ def _task(text: bytes) -> NewTask:
         if not all(isinstance(value, str) for value in (fields.get(name) or {}).values()):
             raise ValueError(f"{name} has a value that is not a string")
     _check(fields, "max_attempts", int, "a number")
+    if not isinstance(fields.get("group"), bool):
+        _check(fields, "group", int, "a number, true or false")
     _check(fields, "after", list, "a list")
     if not all(isinstance(id, str) for id in fields.get("after") or ()):
         raise ValueError("after has an id that is not a string")
@@ -228,6 +231,7 @@ def _task(text: bytes) -> NewTask:
         on_lost=fields.get("on_lost"),
         after=fields.get("after"),
         after_rule=fields.get("after_rule"),
+        group=fields.get("group"),
     )
 
 

@@ -21,6 +21,7 @@ from gowork.client import (
     Cron,
     Every,
     Explanation,
+    GroupState,
     HandlerInfo,
     LeaderInfo,
     Leaders,
@@ -151,7 +152,23 @@ def queue_record(queue: Queue) -> Record:
 
 
 #: Fields of a NewTask that the task of a schedule does not have.
-_NOT_OF_A_SCHEDULE = ("id", "run_at", "delay", "expires_at", "after", "after_rule")
+_NOT_OF_A_SCHEDULE = ("id", "run_at", "delay", "expires_at", "after", "after_rule", "group")
+
+
+def group_record(group: GroupState) -> Record:
+    """Converts a group."""
+    return {
+        "id": group.id,
+        "status": group.status,
+        "after_rule": group.after_rule,
+        "expected": group.expected,
+        "members": group.members,
+        "unfinished": group.unfinished,
+        "completed": group.completed,
+        "failed": group.failed,
+        "cancelled": group.cancelled,
+        "created_at": _time(group.created_at),
+    }
 
 
 def schedule_record(schedule: Schedule) -> Record:
@@ -328,6 +345,7 @@ def _asked(task: TaskInfo) -> Record:
         "on_lost": None if task.on_lost is OnLost.UNSPECIFIED else task.on_lost,
         "after": list(task.after),
         "after_rule": None if task.after_rule is AfterRule.UNSPECIFIED else task.after_rule,
+        "is_group": task.is_group,
         "run_at": _time(task.run_at),
         "expires_at": _time(task.expires_at),
         "time_limit": task.time_limit,

@@ -21,6 +21,7 @@ _OWN = {
     "doctor": "gowork.cli.commands.doctor:doctor",
     "drain": "gowork.cli.commands.drain:drain",
     "failures": "gowork.cli.commands.failures:failures",
+    "groups": "gowork.cli.commands.groups:groups",
     "handlers": "gowork.cli.commands.handlers:handlers",
     "keys": "gowork.cli.commands.keys:keys",
     "tokens": "gowork.cli.commands.tokens:tokens",

@@ -14,6 +14,8 @@ from gowork.client import Priority
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 _PRIORITIES = [priority for priority in Priority if priority is not Priority.UNSPECIFIED]
+#: The rules of --after-rule.
+RULES = ["all_completed", "all_finished", "any_failed"]
 _OPTIONS = (
     click.option(
         "--handler",

@@ -17,7 +17,7 @@ from gowork.cli.parameters import duration, pairs, time
 from gowork.cli.payload_checks import PayloadChecks
 from gowork.cli.payloads import payload_of
 from gowork.cli.records import task_record
-from gowork.cli.task_options import task_options
+from gowork.cli.task_options import RULES, task_options
 from gowork.cli.waiting import spinning
 from gowork.client import TaskInfo, TaskOptions, TaskStatus, TaskView
 
@@ -74,7 +74,7 @@ A FILE has a task on each line. The options of a line replace those given here:
 )
 @click.option(
     "--after-rule",
-    type=click.Choice(["all_completed", "all_finished", "any_failed"], case_sensitive=False),
+    type=click.Choice(RULES, case_sensitive=False),
     help="With --after: run the task when all of those have ended (all_finished), or if one of them has failed "
     "(any_failed). When the rule can't hold any more, the task is cancelled.  [default: all_completed]",
 )
