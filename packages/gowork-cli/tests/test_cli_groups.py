@@ -44,7 +44,7 @@ def test_a_group_is_opened_filled_sealed_and_ends(gowork: Any, id: str) -> None:
     assert gowork("wait", id, "--timeout", "30").exit_code == 1
     ended = record(gowork("groups", "show", id, "-o", "json"))
     assert (ended["status"], ended["cancelled"], ended["unfinished"]) == ("CANCELLED", 1, 1)
-    assert record(gowork("show", id, "-o", "json"))["is_group"] is True
+    assert record(gowork("show", id, "-o", "json"))["group"] is True
 
 
 def test_a_sealed_group_says_how_many_are_there(gowork: Any, id: str) -> None:

@@ -107,3 +107,13 @@ def test_keys_come_from_the_argument_or_the_variable(tmp_path: Path, monkeypatch
     Client(keys="").close()
     with pytest.raises(CodecSetupError, match="nowhere: No such file"):
         Client()
+
+
+def test_a_group_that_nobody_runs_has_no_payload_to_encrypt(tmp_path: Path) -> None:
+    ours, group = with_keys(tmp_path, "k1"), scheduler.GroupOptions()
+    nobody = task(ours, "", group=group)
+    assert (nobody.data, dict(nobody.selector)) == (b"", {})
+    # What the leader is to refuse is not told to it.
+    assert envelope_of(task(ours, "secret", group=group).data) is not None
+    assert envelope_of(task(ours, "", group=group, handler="h").data) is not None
+    assert envelope_of(task(ours, "", handler="h").data) is not None

@@ -345,7 +345,7 @@ def _asked(task: TaskInfo) -> Record:
         "on_lost": None if task.on_lost is OnLost.UNSPECIFIED else task.on_lost,
         "after": list(task.after),
         "after_rule": None if task.after_rule is AfterRule.UNSPECIFIED else task.after_rule,
-        "is_group": task.is_group,
+        "group": task.group,
         "run_at": _time(task.run_at),
         "expires_at": _time(task.expires_at),
         "time_limit": task.time_limit,

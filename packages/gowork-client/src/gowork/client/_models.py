@@ -364,8 +364,9 @@ class TaskInfo:
     #: The ids of the tasks after which it runs, and how those must have ended.
     after: tuple[str, ...] = ()
     after_rule: AfterRule = AfterRule.UNSPECIFIED
-    #: It is a group, which runs after its members.
-    is_group: bool = False
+    #: It is a group, which runs after its members: how many it was to have when it was scheduled, or True if it was
+    #: open. None: it is none.
+    group: int | None = None
 
     @overload
     def value(self) -> Any: ...

@@ -72,8 +72,12 @@ def task_info(task: scheduler.Task, encryption: Encryption | None = None) -> mod
         on_lost=_ON_LOST(task.on_lost),
         after=tuple(task.after),
         after_rule=_AFTER_RULE(task.after_rule),
-        is_group=task.HasField("group"),
+        group=_group(task.group) if task.HasField("group") else None,
     )
+
+
+def _group(message: scheduler.GroupOptions) -> int:
+    return message.members if message.HasField("members") else True
 
 
 def group(message: scheduler.Group) -> group_models.GroupState:

@@ -63,10 +63,11 @@ def print_task(out: Console, task: TaskInfo) -> None:
 def _after(task: TaskInfo) -> str:
     """Returns the tasks after which it runs, and how those must have ended."""
     if not task.after:
-        return f"its members, {_RULES[task.after_rule]}; see gowork groups show {task.id}" if task.is_group else ""
+        its = f"its members, {_RULES[task.after_rule]}; see gowork groups show {task.id}"
+        return "" if task.group is None else its
     named = ", ".join(task.after[:_AFTER_NAMED_MAX])
     more = f" and {len(task.after) - _AFTER_NAMED_MAX} more" if len(task.after) > _AFTER_NAMED_MAX else ""
-    if task.is_group:
+    if task.group is not None:
         more += " and its members"
     return f"{named}{more}, {_RULES[task.after_rule]}"
 
@@ -87,7 +88,7 @@ def _facts(task: TaskInfo) -> Table:
         status.append(" (asked to stop)")
     add("status", status)
     add("waits because", task.waiting_reason)
-    none = "(none: it is a group)" if task.is_group else "(the worker's default)"
+    none = "(none: it is a group)" if task.group is not None else "(the worker's default)"
     add("handler", task.handler or none)
     add("queue", task.queue)
     add("priority", task.priority)

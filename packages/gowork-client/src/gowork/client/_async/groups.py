@@ -159,6 +159,8 @@ class AsyncGroups:
             InvalidArgument, AlreadyExists, CallError: as for schedule.
         """
         options["group"] = True if members is None else members
+        if isinstance(payload, NewTask) and id is not None:
+            payload = dataclasses.replace(payload, id=id)
         handle = await self._client.schedule(payload, id=id, **cast("Any", options))
         return self.handle(handle.id)
 

@@ -158,6 +158,8 @@ class Groups:
             InvalidArgument, AlreadyExists, CallError: as for schedule.
         """
         options["group"] = True if members is None else members
+        if isinstance(payload, NewTask) and id is not None:
+            payload = dataclasses.replace(payload, id=id)
         handle = self._client.schedule(payload, id=id, **cast("Any", options))
         return self.handle(handle.id)
 

@@ -1,0 +1,210 @@
+"""Groups and chains by both clients, with a leader and workers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from gowork.client import (
+    AsyncClient,
+    Client,
+    FailedPrecondition,
+    InvalidArgument,
+    NewTask,
+    NotFound,
+    TaskCancelled,
+    TaskFailed,
+    TaskNotFinished,
+    TaskStatus,
+)
+from gowork.testing import Cluster
+from gowork.worker import Context, handler
+from gowork.worker import NewTask as FollowUp
+
+PATIENCE = 60.0
+
+
+@handler
+def square(number: int) -> int:
+    if number == 13:
+        raise ValueError("13 is no number")
+    return number * number
+
+
+@handler
+def total(ctx: Context, address: str) -> int:
+    with Client(address) as client:
+        return sum(client.groups.handle(ctx.id).results(int))
+
+
+@handler
+def split(ctx: Context, numbers: list[int]) -> None:
+    """Makes a group of its own, with a member for each number."""
+    ctx.schedule("", id=f"{ctx.id}/all", group=len(numbers), handler="count-up", after_rule="all_finished")
+    ctx.schedule_many(
+        [FollowUp(number, id=f"{ctx.id}/all/{place}") for place, number in enumerate(numbers)], handler=square
+    )
+
+
+@handler("count-up")
+def count_up(ctx: Context, _: str) -> str:
+    # Its own follow-ups are none of its members.
+    return ctx.schedule(2, handler=square)
+
+
+@handler
+def after_of(ctx: Context, number: int) -> list[str | int]:
+    return [number, *ctx.after]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with Cluster(handlers=[square, total, split, count_up, after_of]) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def client(cluster: Cluster) -> Iterator[Client]:
+    with Client(cluster.address) as client:
+        yield client
+
+
+@pytest.fixture
+async def async_client(cluster: Cluster) -> AsyncIterator[AsyncClient]:
+    async with AsyncClient(cluster.address) as client:
+        yield client
+
+
+def test_what_comes_after_a_group_reads_the_results_of_its_members_in_order(client: Client, cluster: Cluster) -> None:
+    group = client.groups.run(iter(range(12)), handler=square, then=NewTask(cluster.address, handler=total))
+    assert group.result(timeout=PATIENCE) == sum(number * number for number in range(12))
+    assert list(group.results(int)) == [number * number for number in range(12)]
+    state = group.state()
+    assert (state.id, state.status, state.expected) == (group.id, TaskStatus.COMPLETED, 12)
+    assert (state.members, state.ended, state.completed) == (12, 12, 12)
+
+
+async def test_the_asyncio_client_does_the_same(async_client: AsyncClient, cluster: Cluster) -> None:
+    async def numbers() -> AsyncIterator[int]:
+        for number in range(5):
+            await asyncio.sleep(0)
+            yield number
+
+    then = NewTask(cluster.address, handler=total)
+    group = await async_client.groups.run(numbers(), handler=square, then=then)
+    assert await group.result(timeout=PATIENCE) == 30
+    assert [result async for result in group.results()] == [0, 1, 4, 9, 16]
+    assert (await group.state()).completed == 5
+    chain = await async_client.chain([1, 2], handler=after_of)
+    assert await chain[1].result(timeout=PATIENCE) == [2, chain[0].id]
+
+
+def test_a_group_without_a_handler_completes_with_its_numbers(client: Client) -> None:
+    assert client.groups.run([1, 2], handler=square).result(timeout=PATIENCE) == {
+        "members": 2,
+        "completed": 2,
+        "failed": 0,
+        "cancelled": 0,
+    }
+    assert client.groups.run([], handler=square).result(timeout=PATIENCE)["members"] == 0
+
+
+def test_members_that_fail_are_told_where_they_stand(client: Client) -> None:
+    group = client.groups.run([12, 13, 14], handler=square)
+    with pytest.raises(TaskCancelled, match=f"'{group.id}/1' has not"):
+        group.result(timeout=PATIENCE)
+    with pytest.raises(TaskFailed, match="13 is no number"):
+        list(group.results(timeout=PATIENCE))
+    first, second, third = group.results(return_exceptions=True, timeout=PATIENCE)
+    assert (first, third) == (144, 196)
+    assert isinstance(second, TaskFailed)
+    assert sorted(handle.id for handle in group.as_completed(PATIENCE)) == [f"{group.id}/{n}" for n in range(3)]
+    # It may wait again.
+    assert group.id in [each.id for each in client.groups.list()]
+    all_ended = client.groups.run([13, 1], handler=square, then=NewTask(after_rule="all_finished"))
+    assert all_ended.result(timeout=PATIENCE) == {"members": 2, "completed": 1, "failed": 1, "cancelled": 0}
+
+
+def test_a_call_that_was_broken_off_is_repeated(client: Client) -> None:
+    def broken() -> Iterator[int]:
+        yield from (1, 2)
+        raise RuntimeError("the source broke")
+
+    with pytest.raises(RuntimeError, match="the source broke"):
+        client.groups.run(broken(), handler=square, id="again")
+    assert client.groups.get("again").expected is None
+    group = client.groups.run([1, 2, 3], handler=square, id="again")
+    assert list(group.results(timeout=PATIENCE)) == [1, 4, 9]
+    assert group.state().expected == 3
+
+
+def test_an_open_group_takes_members_until_it_is_sealed(client: Client) -> None:
+    group = client.groups.open(id="open")
+    members = [group.add(number, part=str(number), handler=square) for number in (1, 2)]
+    assert [member.result(timeout=PATIENCE) for member in members] == [1, 4]
+    assert [member.id for member in group.members()] == ["open/1", "open/2"]
+    with pytest.raises(TaskNotFinished):
+        group.wait(timeout=0.2)
+    assert group.seal(2).expected == 2
+    assert group.result(timeout=PATIENCE)["completed"] == 2
+    with pytest.raises(NotFound):
+        group.seal(2)
+    sealed = client.groups.open(id="sealed", members=1)
+    sealed.add(1, handler=square, delay=3600)
+    with pytest.raises(FailedPrecondition, match="is sealed with 1 members"):
+        sealed.add(2, handler=square)
+    with pytest.raises(FailedPrecondition, match="can't have 2"):
+        sealed.seal(2)
+    done = client.groups.cancel("sealed")
+    assert (done.cancelled, done.asked) == (1, 0)
+    assert (sealed.state().status, sealed.state().cancelled) == (TaskStatus.CANCELLED, 1)
+    # Once more is fine.
+    sealed.cancel()
+
+
+@pytest.mark.parametrize("part", ["", "a/b"])
+def test_a_part_that_makes_no_member_is_refused(client: Client, part: str) -> None:
+    group = client.groups.handle("open")
+    with pytest.raises(InvalidArgument, match="part: "):
+        group.add(1, part=part, handler=square)
+
+
+def test_ids_of_members_are_their_own(client: Client) -> None:
+    group = client.groups.run([NewTask(1, id="named/one"), 2], handler=square, id="named")
+    assert group.result(timeout=PATIENCE)["completed"] == 2
+    assert [member.id for member in group.members()] == ["named/one", "named/1"]
+    for id in ("one", "other/one", "named/"):
+        with pytest.raises(InvalidArgument, match=r"tasks\[0\].id: "):
+            client.groups.run([NewTask(1, id=id)], handler=square, id="named2")
+    client.groups.cancel("named2")
+
+
+def test_what_is_no_group_is_not_found(client: Client) -> None:
+    client.schedule(1, handler=square, id="plain").wait(PATIENCE)
+    for call in (client.groups.get, client.groups.seal, client.groups.cancel):
+        for id in ("plain", "nothing"):
+            with pytest.raises(NotFound, match="GROUP_UNKNOWN|group"):
+                call(id)
+
+
+def test_a_handler_schedules_a_group(client: Client) -> None:
+    client.schedule([1, 13, 2], handler=split, id="splits").result(timeout=PATIENCE)
+    group = client.groups.handle("splits/all")
+    follow_up = group.result(timeout=PATIENCE)
+    assert follow_up == "splits/all/then/1"
+    assert client.handle(follow_up).result(timeout=PATIENCE) == 4
+    state = group.state()
+    assert (state.completed, state.failed, state.members) == (2, 1, 3)
+
+
+def test_a_chain_runs_in_order_and_ends_with_the_first_failure(client: Client) -> None:
+    chain = client.chain([NewTask(1, id="c1"), NewTask(2), NewTask(3, after=["c1"])], handler=after_of)
+    assert [each.result(timeout=PATIENCE) for each in chain] == [[1], [2, "c1"], [3, chain[1].id, "c1"]]
+    failing = client.chain([1, 13, 2], handler=square)
+    with pytest.raises(TaskCancelled, match=failing[1].id):
+        failing[2].result(timeout=PATIENCE)
+    behind = client.chain([5, 6], handler=after_of, after=[chain[0]])
+    assert behind[0].result(timeout=PATIENCE) == [5, "c1"]
+    assert client.chain([]) == []
