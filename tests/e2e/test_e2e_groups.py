@@ -41,7 +41,7 @@ def total(ctx: Context, address: str) -> int:
 
 @handler
 def split(ctx: Context, numbers: list[int]) -> None:
-    """Makes a group of its own, with a member for each number."""
+    """Makes a group of its own, with a child for each number."""
     ctx.schedule("", id=f"{ctx.id}/all", group=len(numbers), handler="count-up", after_rule="all_finished")
     ctx.schedule_many(
         [FollowUp(number, id=f"{ctx.id}/all/{place}") for place, number in enumerate(numbers)], handler=square
@@ -50,7 +50,7 @@ def split(ctx: Context, numbers: list[int]) -> None:
 
 @handler("count-up")
 def count_up(ctx: Context, _: str) -> str:
-    # Its own follow-ups are none of its members.
+    # Its own follow-ups are none of its children.
     return ctx.schedule(2, handler=square)
 
 
@@ -77,13 +77,13 @@ async def async_client(cluster: Cluster) -> AsyncIterator[AsyncClient]:
         yield client
 
 
-def test_what_comes_after_a_group_reads_the_results_of_its_members_in_order(client: Client, cluster: Cluster) -> None:
+def test_what_comes_after_a_group_reads_the_results_of_its_children_in_order(client: Client, cluster: Cluster) -> None:
     group = client.groups.run(iter(range(12)), handler=square, then=NewTask(cluster.address, handler=total))
     assert group.result(timeout=PATIENCE) == sum(number * number for number in range(12))
     assert list(group.results(int)) == [number * number for number in range(12)]
     state = group.state()
     assert (state.id, state.status, state.expected) == (group.id, TaskStatus.COMPLETED, 12)
-    assert (state.members, state.ended, state.completed) == (12, 12, 12)
+    assert (state.children, state.ended, state.completed) == (12, 12, 12)
 
 
 async def test_the_asyncio_client_does_the_same(async_client: AsyncClient, cluster: Cluster) -> None:
@@ -103,15 +103,15 @@ async def test_the_asyncio_client_does_the_same(async_client: AsyncClient, clust
 
 def test_a_group_without_a_handler_completes_with_its_numbers(client: Client) -> None:
     assert client.groups.run([1, 2], handler=square).result(timeout=PATIENCE) == {
-        "members": 2,
+        "children": 2,
         "completed": 2,
         "failed": 0,
         "cancelled": 0,
     }
-    assert client.groups.run([], handler=square).result(timeout=PATIENCE)["members"] == 0
+    assert client.groups.run([], handler=square).result(timeout=PATIENCE)["children"] == 0
 
 
-def test_members_that_fail_are_told_where_they_stand(client: Client) -> None:
+def test_children_that_fail_are_told_where_they_stand(client: Client) -> None:
     group = client.groups.run([12, 13, 14], handler=square)
     with pytest.raises(TaskCancelled, match=f"'{group.id}/1' has not"):
         group.result(timeout=PATIENCE)
@@ -124,7 +124,7 @@ def test_members_that_fail_are_told_where_they_stand(client: Client) -> None:
     # It may wait again.
     assert group.id in [each.id for each in client.groups.list()]
     all_ended = client.groups.run([13, 1], handler=square, then=NewTask(after_rule="all_finished"))
-    assert all_ended.result(timeout=PATIENCE) == {"members": 2, "completed": 1, "failed": 1, "cancelled": 0}
+    assert all_ended.result(timeout=PATIENCE) == {"children": 2, "completed": 1, "failed": 1, "cancelled": 0}
 
 
 def test_a_call_that_was_broken_off_is_repeated(client: Client) -> None:
@@ -140,20 +140,20 @@ def test_a_call_that_was_broken_off_is_repeated(client: Client) -> None:
     assert group.state().expected == 3
 
 
-def test_an_open_group_takes_members_until_it_is_sealed(client: Client) -> None:
+def test_an_open_group_takes_children_until_it_is_sealed(client: Client) -> None:
     group = client.groups.open(id="open")
-    members = [group.add(number, part=str(number), handler=square) for number in (1, 2)]
-    assert [member.result(timeout=PATIENCE) for member in members] == [1, 4]
-    assert [member.id for member in group.members()] == ["open/1", "open/2"]
+    children = [group.add(number, part=str(number), handler=square) for number in (1, 2)]
+    assert [child.result(timeout=PATIENCE) for child in children] == [1, 4]
+    assert [child.id for child in group.children()] == ["open/1", "open/2"]
     with pytest.raises(TaskNotFinished):
         group.wait(timeout=0.2)
     assert group.seal(2).expected == 2
     assert group.result(timeout=PATIENCE)["completed"] == 2
     with pytest.raises(NotFound):
         group.seal(2)
-    sealed = client.groups.open(id="sealed", members=1)
+    sealed = client.groups.open(id="sealed", children=1)
     sealed.add(1, handler=square, delay=3600)
-    with pytest.raises(FailedPrecondition, match="is sealed with 1 members"):
+    with pytest.raises(FailedPrecondition, match="is sealed with 1 children"):
         sealed.add(2, handler=square)
     with pytest.raises(FailedPrecondition, match="can't have 2"):
         sealed.seal(2)
@@ -165,16 +165,16 @@ def test_an_open_group_takes_members_until_it_is_sealed(client: Client) -> None:
 
 
 @pytest.mark.parametrize("part", ["", "a/b"])
-def test_a_part_that_makes_no_member_is_refused(client: Client, part: str) -> None:
+def test_a_part_that_makes_no_child_is_refused(client: Client, part: str) -> None:
     group = client.groups.handle("open")
     with pytest.raises(InvalidArgument, match="part: "):
         group.add(1, part=part, handler=square)
 
 
-def test_ids_of_members_are_their_own(client: Client) -> None:
+def test_ids_of_children_are_their_own(client: Client) -> None:
     group = client.groups.run([NewTask(1, id="named/one"), 2], handler=square, id="named")
     assert group.result(timeout=PATIENCE)["completed"] == 2
-    assert [member.id for member in group.members()] == ["named/one", "named/1"]
+    assert [child.id for child in group.children()] == ["named/one", "named/1"]
     for id in ("one", "other/one", "named/"):
         with pytest.raises(InvalidArgument, match=r"tasks\[0\].id: "):
             client.groups.run([NewTask(1, id=id)], handler=square, id="named2")
@@ -196,7 +196,7 @@ def test_a_handler_schedules_a_group(client: Client) -> None:
     assert follow_up == "splits/all/then/1"
     assert client.handle(follow_up).result(timeout=PATIENCE) == 4
     state = group.state()
-    assert (state.completed, state.failed, state.members) == (2, 1, 3)
+    assert (state.completed, state.failed, state.children) == (2, 1, 3)
 
 
 def test_a_chain_runs_in_order_and_ends_with_the_first_failure(client: Client) -> None:

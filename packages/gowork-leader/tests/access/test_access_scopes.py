@@ -347,14 +347,14 @@ async def test_who_is_bound_has_the_groups_of_its_tasks_alone(leader: ServedLead
 
     groups = [pb.Task(id=queue, queue=queue, group=pb.GroupOptions()) for queue in ("web", "mail")]
     await free.ScheduleTasks(scheduling(*groups), timeout=PATIENCE)
-    member = pb.Task(handler="h", queue="web")
-    member.id = "mail/0"
-    await out_of_bounds(own.ScheduleTasks(scheduling(member), timeout=PATIENCE))
-    member.id = "web/0"
-    await own.ScheduleTasks(scheduling(member), timeout=PATIENCE)
+    child = pb.Task(handler="h", queue="web")
+    child.id = "mail/0"
+    await out_of_bounds(own.ScheduleTasks(scheduling(child), timeout=PATIENCE))
+    child.id = "web/0"
+    await own.ScheduleTasks(scheduling(child), timeout=PATIENCE)
     # It is no group.
-    member.id = "web/0/0"
-    await own.ScheduleTasks(scheduling(member), timeout=PATIENCE)
+    child.id = "web/0/0"
+    await own.ScheduleTasks(scheduling(child), timeout=PATIENCE)
     for method, request in (("GetGroup", pb.GetGroupRequest()), ("SealGroup", pb.SealGroupRequest())):
         request.id = "mail"
         await out_of_bounds(getattr(own, method)(request, timeout=PATIENCE))

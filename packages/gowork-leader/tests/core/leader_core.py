@@ -249,14 +249,14 @@ class Core:
             self.state.queues.expect(lane, tasks)
         self.state.delayed.expect()
         self.state.expiring.expect()
-        link(self.state, lambda id: self.stored[id][2].status if id in self.stored else None, self._members())
+        link(self.state, lambda id: self.stored[id][2].status if id in self.stored else None, self._children())
         for change in take_up(self.state, self.now).changes:
             apply(self.state, change)
         expect(self.state, self.mono + self.state.settings.lease)
         self._page_in()
 
-    def _members(self) -> dict[str, Counter[Status]]:
-        """Returns how many members each group has in the store."""
+    def _children(self) -> dict[str, Counter[Status]]:
+        """Returns how many children each group has in the store."""
         groups = {id: fact.group for id, fact in self.state.facts.of(AFTER).items() if fact.group is not None}
         return {
             id: Counter(

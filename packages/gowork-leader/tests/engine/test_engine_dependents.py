@@ -135,11 +135,11 @@ async def test_retention_passes_over_what_has_to_be_kept(tmp_path: Path) -> None
 # Groups.
 
 
-def group(id: str, members: int | None = None, **fields: Any) -> pb.Task:
-    return pb.Task(id=id, group=pb.GroupOptions(members=members), **fields)
+def group(id: str, children: int | None = None, **fields: Any) -> pb.Task:
+    return pb.Task(id=id, group=pb.GroupOptions(children=children), **fields)
 
 
-async def test_a_group_knows_its_members_after_a_restart_wherever_they_are(tmp_path: Path) -> None:
+async def test_a_group_knows_its_children_after_a_restart_wherever_they_are(tmp_path: Path) -> None:
     async with running(tmp_path) as engine:
         await submit(engine, group("g", handler="h", payload="{}"), *(task(f"g/{number}") for number in range(9)))
         await work(engine, *(f"g/{number}" for number in range(5)))

@@ -303,13 +303,13 @@ async def test_another_leader_that_takes_over_is_no_error_in_tidying_up(
     assert "finished tasks could not be" not in caplog.text
 
 
-async def test_members_of_a_group_stay_until_it_has_ended_and_hide_nothing(
+async def test_children_of_a_group_stay_until_it_has_ended_and_hide_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gowork.leader._engine.retention.BATCH_TASKS_MAX", 2)
     async with keeping(tmp_path, seconds=DAY) as kept:
         await kept.sweep()
-        group = pb.Task(id="g", group=pb.GroupOptions(members=5), after_rule=pb.AFTER_RULE_ALL_FINISHED)
+        group = pb.Task(id="g", group=pb.GroupOptions(children=5), after_rule=pb.AFTER_RULE_ALL_FINISHED)
         await kept.engine.ask(cmd.Submit([spec_from(group)]))
         await kept.finish("g/0", "g/1", "g/2", "g/3", "a", "b", "c")
         kept.clock.pass_time(DAY + 1)

@@ -1,4 +1,4 @@
-"""Whatever happens, a group knows how its members stand, and ends when it may and not before."""
+"""Whatever happens, a group knows how its children stand, and ends when it may and not before."""
 
 from __future__ import annotations
 
@@ -20,42 +20,42 @@ ANY = st.sampled_from(["g", "h", "g/0", "g/1", "g/h", "g/h/0", "g/h/1", "h/0", "
 
 
 class Grouped(Cluster):
-    """As Cluster, with groups and their members, and times without a leader."""
+    """As Cluster, with groups and their children, and times without a leader."""
 
     compares = True
     comes_after = False
 
     @rule(
         id=GROUPS,
-        members=st.sampled_from([None, 0, 1, 2]),
+        children=st.sampled_from([None, 0, 1, 2]),
         after_rule=st.sampled_from(AfterRule),
         handler=st.sampled_from(["work", ""]),
         after=st.lists(ANY, max_size=2, unique=True),
         parts=st.lists(PARTS, max_size=2, unique=True),
     )
     def open_group(
-        self, id: str, members: int | None, after_rule: AfterRule, handler: str, after: list[str], parts: list[str]
+        self, id: str, children: int | None, after_rule: AfterRule, handler: str, after: list[str], parts: list[str]
     ) -> None:
         there = tuple(each for each in after if each in self.core.stored and each != id)
-        group = spec(id, handler=handler, group=Group(members), rule=after_rule, after=there)
+        group = spec(id, handler=handler, group=Group(children), rule=after_rule, after=there)
         self.core.submit(group, *(spec(f"{id}/{part}") for part in parts))
 
     @rule(id=GROUPS, part=PARTS, after=st.lists(ANY, max_size=1))
-    def add_member(self, id: str, part: str, after: list[str]) -> None:
+    def add_child(self, id: str, part: str, after: list[str]) -> None:
         there = tuple(each for each in after if each in self.core.stored and each != f"{id}/{part}")
         self.core.submit(spec(f"{id}/{part}", after=there))
 
-    @rule(id=GROUPS, members=st.sampled_from([None, 1, 2]))
-    def seal(self, id: str, members: int | None) -> None:
+    @rule(id=GROUPS, children=st.sampled_from([None, 1, 2]))
+    def seal(self, id: str, children: int | None) -> None:
         before = self.core.state.facts.of(AFTER).get(id)
-        answer = self.core.do(cmd.SealGroup(id, members)).answer
+        answer = self.core.do(cmd.SealGroup(id, children)).answer
         if isinstance(answer, cmd.GroupState):
             assert before is not None
             assert before.group is not None
-            assert before.group.members in (None, answer.expected)
+            assert before.group.children in (None, answer.expected)
             kept = self.core.state.facts.of(AFTER)[id].group
             assert kept is not None
-            assert kept.members == answer.expected
+            assert kept.children == answer.expected
 
     @rule(id=ANY)
     def cancel_one(self, id: str) -> None:
@@ -86,21 +86,21 @@ class Grouped(Cluster):
         self.core.tick()
 
     @invariant()
-    def a_group_ends_with_its_members(self) -> None:
+    def a_group_ends_with_its_children(self) -> None:
         for _, spec_, standing in self.core.stored.values():
             if spec_.group is None:
                 continue
             assert not (standing.attempts and spec_.completes_by_itself)
             if standing.status is Status.COMPLETED and spec_.completes_by_itself:
                 told = json.loads(standing.result)
-                assert told["members"] == told["completed"] + told["failed"] + told["cancelled"]
+                assert told["children"] == told["completed"] + told["failed"] + told["cancelled"]
 
     def end(self) -> None:
         for id in ("g/h", "g", "h"):
             self.core.do(cmd.SealGroup(id))
             self.core.tick()
         for id in ("g/h", "g", "h"):
-            # One that waits for members that never come.
+            # One that waits for children that never come.
             self.core.do(cmd.Cancel(id))
             self.core.tick()
         super().end()

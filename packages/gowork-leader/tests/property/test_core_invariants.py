@@ -515,11 +515,11 @@ class Cluster(RuleBasedStateMachine):
         live: Counter[str] = Counter()
         ended = 0
         for id, each in dependents.by_id.items():
-            members = self._members_of(id)
-            if members is not None:
-                assert each.members is not None
-                assert each.members.counts == {status: members.count(status) for status in Status}
-                ended += sum(status >= Status.COMPLETED for status in members) if each.is_live else 0
+            children = self._children_of(id)
+            if children is not None:
+                assert each.children is not None
+                assert each.children.counts == {status: children.count(status) for status in Status}
+                ended += sum(status >= Status.COMPLETED for status in children) if each.is_live else 0
             statuses = [stored[up][2].status for up in each.ids]
             assert each.unfinished == sum(status < Status.COMPLETED for status in statuses)
             assert each.without == sum(status > Status.COMPLETED for status in statuses)
@@ -535,8 +535,8 @@ class Cluster(RuleBasedStateMachine):
         blocked = {id for id in stored if self.core.task(id).place is Place.BLOCKED}
         assert blocked <= dependents.by_id.keys()
 
-    def _members_of(self, id: str) -> list[Status] | None:
-        """Returns where the members of a group stand; None: the task is no group, or has ended."""
+    def _children_of(self, id: str) -> list[Status] | None:
+        """Returns where the children of a group stand; None: the task is no group, or has ended."""
         fact = self.core.state.facts.of(AFTER).get(id)
         if fact is None or fact.group is None:
             return None

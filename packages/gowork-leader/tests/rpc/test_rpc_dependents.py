@@ -93,15 +93,15 @@ async def test_the_task_of_a_schedule_comes_after_no_other(leader: ServedLeader)
 # Groups.
 
 
-def group(id: str, members: int | None = None, **fields: Any) -> pb.Task:
-    return pb.Task(id=id, group=pb.GroupOptions(members=members), **fields)
+def group(id: str, children: int | None = None, **fields: Any) -> pb.Task:
+    return pb.Task(id=id, group=pb.GroupOptions(children=children), **fields)
 
 
 async def get(leader: ServedLeader, id: str) -> pb.Group:
     return (await leader.scheduler.GetGroup(pb.GetGroupRequest(id=id), timeout=PATIENCE)).group
 
 
-async def test_a_group_is_answered_as_its_members_stand_also_when_it_has_ended(leader: ServedLeader) -> None:
+async def test_a_group_is_answered_as_its_children_stand_also_when_it_has_ended(leader: ServedLeader) -> None:
     await schedule(leader, group("g", after_rule=2), *(task(f"g/{number}") for number in range(4)))
     await leader.scheduler.CancelTask(pb.CancelTaskRequest(id="g/3"), timeout=PATIENCE)
     async with leader.worker() as worker:
@@ -117,7 +117,7 @@ async def test_a_group_is_answered_as_its_members_stand_also_when_it_has_ended(l
     assert sealed.group.expected == 4
     await leader.scheduler.CancelTask(pb.CancelTaskRequest(id="g/2"), timeout=PATIENCE)
     await leader.finished("g")
-    assert (await leader.get("g")).result == '{"members":4,"completed":1,"failed":1,"cancelled":2}'
+    assert (await leader.get("g")).result == '{"children":4,"completed":1,"failed":1,"cancelled":2}'
     ended = await get(leader, "g")
     assert (ended.status, ended.after_rule, ended.expected) == (pb.TASK_STATUS_COMPLETED, 2, 4)
     assert (ended.unfinished, ended.completed, ended.failed, ended.cancelled) == (0, 1, 1, 2)
@@ -141,11 +141,11 @@ async def test_groups_are_listed_by_id_page_by_page(leader: ServedLeader) -> Non
 async def test_why_tells_what_a_group_waits_for(leader: ServedLeader) -> None:
     await schedule(leader, task("a"), group("g", after=["a"]), task("g/0"))
     reason = await explain(leader, "g")
-    assert reason.message == "it is a group that is open; 1 members are there, and 1 of these have not ended"
-    assert reason.advice == "when it has all of its members, `gowork groups seal g`"
-    await leader.scheduler.SealGroup(pb.SealGroupRequest(id="g", members=3), timeout=PATIENCE)
+    assert reason.message == "it is a group that is open; 1 children are there, and 1 of these have not ended"
+    assert reason.advice == "when it has all of its children, `gowork groups seal g`"
+    await leader.scheduler.SealGroup(pb.SealGroupRequest(id="g", children=3), timeout=PATIENCE)
     reason = await explain(leader, "g")
-    assert reason.message == "it is a group of 3 members, and 1 of these have not ended; 2 are still to come"
+    assert reason.message == "it is a group of 3 children, and 1 of these have not ended; 2 are still to come"
     await schedule(leader, task("g/1"), task("g/2"))
     for number in range(3):
         await leader.scheduler.CancelTask(pb.CancelTaskRequest(id=f"g/{number}"), timeout=PATIENCE)
@@ -156,16 +156,16 @@ async def test_why_tells_what_a_group_waits_for(leader: ServedLeader) -> None:
 @pytest.mark.parametrize(
     ("tasks", "code", "reason", "field"),
     [
-        ([group("g", -1)], "INVALID_ARGUMENT", "INVALID_ARGUMENT", "tasks[0].group.members"),
-        ([group("g", limits.MEMBERS_MAX + 1)], "INVALID_ARGUMENT", "INVALID_ARGUMENT", "tasks[0].group.members"),
+        ([group("g", -1)], "INVALID_ARGUMENT", "INVALID_ARGUMENT", "tasks[0].group.children"),
+        ([group("g", limits.CHILDREN_MAX + 1)], "INVALID_ARGUMENT", "INVALID_ARGUMENT", "tasks[0].group.children"),
         ([group("g", payload="p")], "INVALID_ARGUMENT", "INVALID_ARGUMENT", "tasks[0].payload"),
         ([group("g", data=b"p")], "INVALID_ARGUMENT", "INVALID_ARGUMENT", "tasks[0].data"),
         ([group("g", 1), task("g/0"), task("g/1")], "FAILED_PRECONDITION", "GROUP_SEALED", "tasks[1].id"),
-        ([task("g/0"), group("g")], "FAILED_PRECONDITION", "NO_MEMBER", "tasks[0].id"),
+        ([task("g/0"), group("g")], "FAILED_PRECONDITION", "NO_CHILD", "tasks[0].id"),
         ([group("g"), task("g/0", "g")], "INVALID_ARGUMENT", "UPSTREAM_IN_CIRCLE", "tasks[1].after"),
     ],
 )
-async def test_bad_groups_and_members_are_refused_by_field(
+async def test_bad_groups_and_children_are_refused_by_field(
     leader: ServedLeader, tasks: list[pb.Task], code: str, reason: str, field: str
 ) -> None:
     call = leader.scheduler.ScheduleTasks(pb.ScheduleTasksRequest(tasks=tasks), timeout=PATIENCE)
@@ -175,10 +175,10 @@ async def test_bad_groups_and_members_are_refused_by_field(
     assert not await leader.list()
 
 
-@pytest.mark.parametrize("request_", [pb.SealGroupRequest(), pb.SealGroupRequest(id="g", members=-1)])
+@pytest.mark.parametrize("request_", [pb.SealGroupRequest(), pb.SealGroupRequest(id="g", children=-1)])
 async def test_bad_seals_are_refused_by_field(leader: ServedLeader, request_: pb.SealGroupRequest) -> None:
     refusal = await refused(leader.scheduler.SealGroup(request_, timeout=PATIENCE))
-    assert refusal.violations[0].field == ("members" if request_.id else "id")
+    assert refusal.violations[0].field == ("children" if request_.id else "id")
 
 
 async def test_what_is_no_group_is_not_found(leader: ServedLeader) -> None:
@@ -192,7 +192,7 @@ async def test_what_is_no_group_is_not_found(leader: ServedLeader) -> None:
             assert (refusal.code, refusal.reason) == (grpc.StatusCode.NOT_FOUND, "GROUP_UNKNOWN")
 
 
-async def test_a_group_that_was_changed_tells_of_its_members_when_it_has_ended(leader: ServedLeader) -> None:
+async def test_a_group_that_was_changed_tells_of_its_children_when_it_has_ended(leader: ServedLeader) -> None:
     await schedule(leader, group("g"), task("g/0"))
     await leader.scheduler.UpdateTask(pb.UpdateTaskRequest(id="g", priority=3), timeout=PATIENCE)
     await leader.scheduler.SealGroup(pb.SealGroupRequest(id="g"), timeout=PATIENCE)

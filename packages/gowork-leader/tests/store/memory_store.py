@@ -317,7 +317,7 @@ class MemoryStore:
         finished = [each for each in found if each.status in FINISHED]
         return [each for each in finished if before_ms is None or each.finished_ms < before_ms][:limit]
 
-    async def members(self, group: str, above: int) -> Mapping[Status, int]:
+    async def children(self, group: str, above: int) -> Mapping[Status, int]:
         records = [task.record for task in self._tasks()]
         return Counter(
             record.standing.status

@@ -13,7 +13,7 @@ from gowork.leader.store.protocol import Batch, Query
 from gowork.leader.store.sqlite import SqliteStore
 
 NAMED = {"changed": 0, "seq": 0, "limit": 1, "at": 0}
-MEMBERS = {"first": "g/", "last": "g0", "above": 0}
+CHILDREN = {"first": "g/", "last": "g0", "above": 0}
 FACTS = {"kind": "k", "after": "", "limit": 1}
 
 
@@ -56,7 +56,7 @@ SCANS = [
     ("finished", _sqlite_scans.FINISHED[False], (1,), "COVERING INDEX standings_by_status (status=?)"),
     ("last_failed", _sqlite_scans.LAST_FAILED, (1,), "standings_by_status (status=?)"),
     ("changed_since", _sqlite_query.CHANGED_SINCE, NAMED, "standings_by_status (status=? AND changed>?)"),
-    ("members", _sqlite_scans.MEMBERS, MEMBERS, "ids USING PRIMARY KEY (id>? AND id<?)"),
+    ("children", _sqlite_scans.CHILDREN, CHILDREN, "ids USING PRIMARY KEY (id>? AND id<?)"),
     ("deleted_since", _sqlite_scans.DELETED_SINCE, NAMED, "PRIMARY KEY (changed>? AND changed<?)"),
     ("facts", _sqlite_facts._FACTS._page, FACTS, "PRIMARY KEY (kind=? AND key>?)"),
     ("unused lanes", _sqlite_lanes.DROP_UNUSED, (), "standings_by_status (status=?)"),

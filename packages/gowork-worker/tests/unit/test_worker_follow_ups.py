@@ -186,8 +186,8 @@ def test_a_follow_up_takes_every_option() -> None:
         False,
         False,
     ]
-    assert [task.group.HasField("members") for task in (opened, empty, sealed)] == [False, True, True]
-    assert (sealed.group.members, sealed.after_rule) == (3, tasks.AFTER_RULE_ALL_FINISHED)
+    assert [task.group.HasField("children") for task in (opened, empty, sealed)] == [False, True, True]
+    assert (sealed.group.children, sealed.after_rule) == (3, tasks.AFTER_RULE_ALL_FINISHED)
     assert (list(third.after), third.after_rule) == (["a", "b"], tasks.AFTER_RULE_ANY_FAILED)
     assert (list(fourth.after), fourth.after_rule) == (["a"], 0)
     assert (first.run_at_ms, first.expires_at_ms) == (1_798_113_600_000, 1_798_113_660_000)
@@ -200,7 +200,7 @@ def test_a_follow_up_takes_every_option() -> None:
     assert second.retry == tasks.RetryPolicy(max_attempts=3)
 
 
-def test_the_follow_ups_of_a_group_are_none_of_its_members() -> None:
+def test_the_follow_ups_of_a_group_are_none_of_its_children() -> None:
     ctx = FakeContext(id="g", is_group=True)
     assert ctx.is_group
     assert (ctx.schedule("x"), ctx.schedule("x", id="own")) == ("g/then/1", "own")

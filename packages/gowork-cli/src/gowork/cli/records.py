@@ -162,7 +162,7 @@ def group_record(group: GroupState) -> Record:
         "status": group.status,
         "after_rule": group.after_rule,
         "expected": group.expected,
-        "members": group.members,
+        "children": group.children,
         "unfinished": group.unfinished,
         "completed": group.completed,
         "failed": group.failed,

@@ -10,16 +10,16 @@ from gowork.client._models import AfterRule, TaskStatus
 
 @dataclass(frozen=True, slots=True)
 class GroupState:
-    """How far a group is: a task that runs after its members."""
+    """How far a group is: a task that runs after its children."""
 
-    #: The id of its task. Those of its members are this id, a slash and one part more.
+    #: The id of its task. Those of its children are this id, a slash and one part more.
     id: str
     #: Where its task stands.
     status: TaskStatus
     after_rule: AfterRule
-    #: How many members it will have; None: it is open.
+    #: How many children it will have; None: it is open.
     expected: int | None
-    #: How many members wait or run, and how many have ended with COMPLETED, ERROR and CANCELLED. Members that were
+    #: How many children wait or run, and how many have ended with COMPLETED, ERROR and CANCELLED. Children that were
     #: removed since it has ended are in none of these.
     unfinished: int
     completed: int
@@ -28,8 +28,8 @@ class GroupState:
     created_at: datetime | None
 
     @property
-    def members(self) -> int:
-        """How many members there are."""
+    def children(self) -> int:
+        """How many children there are."""
         return self.unfinished + self.ended
 
     @property

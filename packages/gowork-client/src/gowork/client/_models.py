@@ -205,9 +205,9 @@ class RunOptions(TypedDict, total=False):
     #: The tasks after which it runs, at most 1,000: their ids, or what `schedule` returned. The leader must keep them,
     #: or they come before it in the same `schedule_many`.
     after: Iterable[Any] | None
-    #: How those, and the members of a group, must have ended; the default is ALL_COMPLETED.
+    #: How those, and the children of a group, must have ended; the default is ALL_COMPLETED.
     after_rule: AfterRule | AfterRuleName | None
-    #: Makes the task a group, which runs after its members: a number, or True for a group that is open. `groups.open`
+    #: Makes the task a group, which runs after its children: a number, or True for a group that is open. `groups.open`
     #: and `groups.run` set it.
     group: int | None
 
@@ -364,7 +364,7 @@ class TaskInfo:
     #: The ids of the tasks after which it runs, and how those must have ended.
     after: tuple[str, ...] = ()
     after_rule: AfterRule = AfterRule.UNSPECIFIED
-    #: It is a group, which runs after its members: how many it was to have when it was scheduled, or True if it was
+    #: It is a group, which runs after its children: how many it was to have when it was scheduled, or True if it was
     #: open. None: it is none.
     group: int | None = None
 

@@ -185,8 +185,8 @@ def task_fields(task: models.NewTask) -> dict[str, Any]:
     if task.after_rule is not None:
         fields["after_rule"] = _after_rule(task.after_rule)
     if task.group is not None and task.group is not False:
-        members = None if task.group is True else task.group
-        fields["group"] = arguments.message(scheduler.GroupOptions, within="group.", members=members)
+        children = None if task.group is True else task.group
+        fields["group"] = arguments.message(scheduler.GroupOptions, within="group.", children=children)
     return fields
 
 

@@ -77,7 +77,7 @@ def task_info(task: scheduler.Task, encryption: Encryption | None = None) -> mod
 
 
 def _group(message: scheduler.GroupOptions) -> int:
-    return message.members if message.HasField("members") else True
+    return message.children if message.HasField("children") else True
 
 
 def group(message: scheduler.Group) -> group_models.GroupState:

@@ -84,8 +84,8 @@ TIME_MS_MAX = 253_370_764_800_000
 AFTER_MAX = 1_000
 #: How many unfinished tasks may come after others, and how many ids they may name in all.
 DEPENDENTS_MAX = 200_000
-#: How many members a group may have.
-MEMBERS_MAX = 10_000_000
+#: How many children a group may have.
+CHILDREN_MAX = 10_000_000
 EDGES_MAX = 1_000_000
 #: The longest time limit, delay, and time until an expiry, in milliseconds: 10 years.
 DURATION_MS_MAX = 10 * 366 * 24 * 3600 * 1000

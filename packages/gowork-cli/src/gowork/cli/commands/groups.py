@@ -21,7 +21,7 @@ from gowork.cli.suggestions import SuggestingGroup
 from gowork.cli.task_options import RULES, task_options
 from gowork.client import GroupState, TaskOptions
 
-_NUMBERS = ("MEMBERS", "OF", "UNFINISHED", "COMPLETED", "FAILED", "CANCELLED")
+_NUMBERS = ("CHILDREN", "OF", "UNFINISHED", "COMPLETED", "FAILED", "CANCELLED")
 #: How wide the bar of `show` is, in columns.
 _BAR_COLUMNS = 40
 
@@ -43,7 +43,7 @@ Examples:
 @common_options
 @click.pass_context
 def groups(context: click.Context) -> None:
-    """List the groups, which are tasks that run after their members; open, show, seal and cancel them."""
+    """List the groups, which are tasks that run after their children; open, show, seal and cancel them."""
     if context.invoked_subcommand is None:
         context.invoke(list_groups)
 
@@ -54,7 +54,7 @@ def groups(context: click.Context) -> None:
 def list_groups(common: CommonOptions) -> None:
     """List the groups that have not ended, and how far each is.
 
-    A group that was cancelled because of its members is among them as long as a retry of a member has it wait again.
+    A group that was cancelled because of its children is among them as long as a retry of a child has it wait again.
     """
     with common.client() as client:
         found = list(client.groups.list())
@@ -70,21 +70,21 @@ def list_groups(common: CommonOptions) -> None:
     "open",
     epilog="""\b
 Examples:
-  gowork groups open pictures                      # completes when its members have, and it is sealed
-  gowork groups open pictures --handler publish '{"album": 17}' --members 200
+  gowork groups open pictures                      # completes when its children have, and it is sealed
+  gowork groups open pictures --handler publish '{"album": 17}' --children 200
   gowork groups open pictures --handler tidy-up --after-rule all_finished""",
 )
 @click.argument("words", metavar="ID [PAYLOAD]", nargs=-1)
 @click.option(
-    "--members",
+    "--children",
     type=click.IntRange(0),
     metavar="N",
-    help="How many members it has. Without it, the group is open until gowork groups seal.",
+    help="How many children it has. Without it, the group is open until gowork groups seal.",
 )
 @click.option(
     "--after-rule",
     type=click.Choice(RULES, case_sensitive=False),
-    help="Run the handler when all members have ended (all_finished), or if one of them has failed (any_failed). When "
+    help="Run the handler when all children have ended (all_finished), or if one of them has failed (any_failed). When "
     "the rule can't hold any more, the group is cancelled.  [default: all_completed]",
 )
 @task_options
@@ -95,7 +95,7 @@ def open_group(
     common: CommonOptions,
     /,
     words: tuple[str, ...],
-    members: int | None,
+    children: int | None,
     labels: tuple[str, ...],
     selector: tuple[str, ...],
     max_attempts: int | None,
@@ -104,11 +104,11 @@ def open_group(
 ) -> None:
     """Open a group, and print its id. The same one again changes nothing.
 
-    Its members are the tasks that are added later and whose ids are ID/NAME, with any NAME without a slash. When they
-    have ended, --handler runs with the PAYLOAD. Without a handler, the group completes when its members have.
+    Its children are the tasks that are added later and whose ids are ID/NAME, with any NAME without a slash. When they
+    have ended, --handler runs with the PAYLOAD. Without a handler, the group completes when its children have.
     """
     if not words:
-        raise click.UsageError("give the ID of the group; those of its members are ID/NAME")
+        raise click.UsageError("give the ID of the group; those of its children are ID/NAME")
     if len(words) > 2:
         raise click.UsageError("too many words: give ID [PAYLOAD], with the payload in quotes")
     if len(words) == 2 and not others["handler"]:
@@ -119,7 +119,7 @@ def open_group(
     with common.client() as client:
         if (handler := options.get("handler")) and not no_check:
             PayloadChecks(client).check(payload, handler, options.get("plugin_version") or "")
-        handle = client.groups.open(payload, id=words[0], members=members, **options)
+        handle = client.groups.open(payload, id=words[0], children=children, **options)
     if common.output is OutputFormat.TABLE:
         click.echo(harmless(handle.id))
     else:
@@ -131,7 +131,7 @@ def open_group(
 Examples:
   gowork groups show pictures
   watch gowork groups show pictures
-  gowork tasks --filter 'id = "pictures/*" AND status = ERROR'     # its members that failed"""
+  gowork tasks --filter 'id = "pictures/*" AND status = ERROR'     # its children that failed"""
 )
 @_id
 @common_options
@@ -147,18 +147,18 @@ def show(common: CommonOptions, group_id: str) -> None:
     epilog="""\b
 Examples:
   gowork groups seal pictures
-  gowork groups seal pictures --members 200"""
+  gowork groups seal pictures --children 200"""
 )
 @_id
 @click.option(
-    "--members", type=click.IntRange(0), metavar="N", help="How many it has.  [default: those that are there]"
+    "--children", type=click.IntRange(0), metavar="N", help="How many it has.  [default: those that are there]"
 )
 @common_options
 @pass_common
-def seal(common: CommonOptions, group_id: str, members: int | None) -> None:
-    """Say that a group has all of its members, or how many it will have. It ends when they have ended."""
+def seal(common: CommonOptions, group_id: str, children: int | None) -> None:
+    """Say that a group has all of its children, or how many it will have. It ends when they have ended."""
     with common.client() as client:
-        found = client.groups.seal(group_id, members)
+        found = client.groups.seal(group_id, children)
     _print(common, found)
 
 
@@ -171,18 +171,18 @@ Example:
 @common_options
 @pass_common
 def cancel(common: CommonOptions, group_id: str) -> None:
-    """Cancel a group and its unfinished members, and print how many of these. Running ones are asked to stop."""
+    """Cancel a group and its unfinished children, and print how many of these. Running ones are asked to stop."""
     with common.client() as client:
         done = client.groups.cancel(group_id)
     if common.output is OutputFormat.TABLE:
-        click.echo(f"members cancelled: {done.cancelled:,}; asked to stop: {done.asked:,}")
+        click.echo(f"children cancelled: {done.cancelled:,}; asked to stop: {done.asked:,}")
     else:
         write_record({"id": group_id, "cancelled": done.cancelled, "asked_to_stop": done.asked}, common.output)
 
 
 def _row(group: GroupState) -> list[Text]:
     cells = (
-        f"{group.members:,}",
+        f"{group.children:,}",
         "open" if group.expected is None else f"{group.expected:,}",
         *(f"{number:,}" for number in (group.unfinished, group.completed, group.failed, group.cancelled)),
     )
@@ -199,8 +199,8 @@ def _print(common: CommonOptions, group: GroupState) -> None:
     rows.add_column(overflow="fold")
     rows.add_row("id", plain(group.id))
     rows.add_row("status", styled(group.status))
-    there = f"{group.members:,} are there"
-    rows.add_row("members", f"{there}; it is open" if group.expected is None else f"{there} of {group.expected:,}")
+    there = f"{group.children:,} are there"
+    rows.add_row("children", f"{there}; it is open" if group.expected is None else f"{there} of {group.expected:,}")
     for name in ("unfinished", "completed", "failed", "cancelled"):
         rows.add_row(name, f"{getattr(group, name):,}")
     if group.created_at is not None:
@@ -208,5 +208,5 @@ def _print(common: CommonOptions, group: GroupState) -> None:
     out = console()
     out.print(rows)
     if out.is_terminal:
-        total = group.members if group.expected is None else max(group.expected, group.members)
+        total = group.children if group.expected is None else max(group.expected, group.children)
         out.print(ProgressBar(total=max(1, total), completed=group.ended, width=_BAR_COLUMNS))

@@ -63,12 +63,12 @@ def print_task(out: Console, task: TaskInfo) -> None:
 def _after(task: TaskInfo) -> str:
     """Returns the tasks after which it runs, and how those must have ended."""
     if not task.after:
-        its = f"its members, {_RULES[task.after_rule]}; see gowork groups show {task.id}"
+        its = f"its children, {_RULES[task.after_rule]}; see gowork groups show {task.id}"
         return "" if task.group is None else its
     named = ", ".join(task.after[:_AFTER_NAMED_MAX])
     more = f" and {len(task.after) - _AFTER_NAMED_MAX} more" if len(task.after) > _AFTER_NAMED_MAX else ""
     if task.group is not None:
-        more += " and its members"
+        more += " and its children"
     return f"{named}{more}, {_RULES[task.after_rule]}"
 
 

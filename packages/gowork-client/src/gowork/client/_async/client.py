@@ -267,7 +267,7 @@ class AsyncClient(AsyncChanges):
 
     @property
     def groups(self) -> AsyncGroups:
-        """The calls about groups, which are tasks that run after their members."""
+        """The calls about groups, which are tasks that run after their children."""
         return AsyncGroups(self, self._connection, self._calls)
 
     async def chain(

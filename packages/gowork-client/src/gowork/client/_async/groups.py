@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 
 class AsyncGroupHandle(AsyncTaskHandle[Any]):
-    """A group: the handle of its task, and what concerns its members.
+    """A group: the handle of its task, and what concerns its children.
 
-    `result()` is what its handler returns; that of a group without a handler is a dict with the numbers of its members,
+    `result()` is what its handler returns; that of a group without a handler is a dict with the numbers of its children,
     completed, failed and cancelled.
     """
 
@@ -41,7 +41,7 @@ class AsyncGroupHandle(AsyncTaskHandle[Any]):
     async def add(
         self, payload: object = "", *, part: str | None = None, **options: Unpack[TaskOptions]
     ) -> AsyncTaskHandle[Any]:
-        """Schedules a member.
+        """Schedules a child.
 
         Args:
             payload: as for schedule.
@@ -49,7 +49,7 @@ class AsyncGroupHandle(AsyncTaskHandle[Any]):
             options: as for schedule.
 
         Raises:
-            FailedPrecondition: when the group is sealed, and has all of its members.
+            FailedPrecondition: when the group is sealed, and has all of its children.
             InvalidArgument, AlreadyExists, CallError: as for schedule.
         """
         part = new_task_id() if part is None else arguments.text(part, "part")
@@ -57,27 +57,27 @@ class AsyncGroupHandle(AsyncTaskHandle[Any]):
             raise InvalidArgument.of("part", f"is {part!r}; a text without a slash is needed")
         return await self._client.schedule(payload, id=f"{self.id}/{part}", **cast("Any", options))
 
-    async def seal(self, members: int | None = None) -> GroupState:
+    async def seal(self, children: int | None = None) -> GroupState:
         """Seals the group; see AsyncGroups.seal."""
-        return await self._client.groups.seal(self.id, members)
+        return await self._client.groups.seal(self.id, children)
 
     async def state(self) -> GroupState:
         """Returns how far the group is; see AsyncGroups.get."""
         return await self._client.groups.get(self.id)
 
     async def cancel(self) -> None:
-        """Cancels the group and its members; see AsyncGroups.cancel."""
+        """Cancels the group and its children; see AsyncGroups.cancel."""
         await self._client.groups.cancel(self.id)
 
-    async def members(self) -> AsyncIterator[AsyncTaskHandle[Any]]:
-        """Yields a handle for each member that is there, in the order in which they were scheduled."""
+    async def children(self) -> AsyncIterator[AsyncTaskHandle[Any]]:
+        """Yields a handle for each child that is there, in the order in which they were scheduled."""
         prefix = f"{self.id}/"
         async for task in self._client.tasks(id_prefix=prefix):
             if "/" not in task.id[len(prefix) :]:
                 yield self._client.handle(task.id)
 
     def as_completed(self, timeout: float | None = None) -> AsyncIterator[AsyncTaskHandle[Any]]:
-        """Yields a handle for each member that is there, as it finishes.
+        """Yields a handle for each child that is there, as it finishes.
 
         Args:
             timeout: how long to wait for all, in seconds; None for as long as it takes.
@@ -85,29 +85,29 @@ class AsyncGroupHandle(AsyncTaskHandle[Any]):
         Raises:
             TaskNotFinished, CallError: as for wait.
         """
-        return self._client.as_completed(self.members(), timeout)
+        return self._client.as_completed(self.children(), timeout)
 
     async def results(
         self, type: Any = None, *, timeout: float | None = None, return_exceptions: bool = False
     ) -> AsyncIterator[Any]:
-        """Yields the results of the members that are there, in the order in which they were scheduled.
+        """Yields the results of the children that are there, in the order in which they were scheduled.
 
-        It waits for those that have not finished. The members are kept as long as the group has not ended, and from
+        It waits for those that have not finished. The children are kept as long as the group has not ended, and from
         then on as long as any finished task.
 
         Args:
             type: the type to decode each result to, as for TaskHandle.result.
             timeout: how long to wait for all, in seconds; None for as long as it takes.
-            return_exceptions: whether a member that did not complete yields the error in place of a result.
+            return_exceptions: whether a child that did not complete yields the error in place of a result.
 
         Raises:
-            TaskFailed: when a member did not complete; TaskCancelled, a kind of it, when it was cancelled.
+            TaskFailed: when a child did not complete; TaskCancelled, a kind of it, when it was cancelled.
             TaskNotFinished, CallError: as for wait.
         """
         end = end_of(timeout)
         chunk: list[AsyncTaskHandle[Any]] = []
-        async for member in self.members():
-            chunk.append(member)
+        async for child in self.children():
+            chunk.append(child)
             if len(chunk) == IDS_MAX:
                 async for result in self._values(chunk, type, end, return_exceptions=return_exceptions):
                     yield result
@@ -116,10 +116,10 @@ class AsyncGroupHandle(AsyncTaskHandle[Any]):
             yield result
 
     async def _values(
-        self, members: list[AsyncTaskHandle[Any]], type: Any, end: float | None, *, return_exceptions: bool
+        self, children: list[AsyncTaskHandle[Any]], type: Any, end: float | None, *, return_exceptions: bool
     ) -> AsyncIterator[Any]:
         timeout = None if end is None else max(0.0, end - time.monotonic())
-        for task in await self._client.wait(members, timeout):
+        for task in await self._client.wait(children, timeout):
             try:
                 yield completed(task).value(type)
             except TaskFailed as error:
@@ -131,7 +131,7 @@ class AsyncGroupHandle(AsyncTaskHandle[Any]):
 class AsyncGroups:
     """Makes groups, and tells how far they are. `AsyncClient.groups` has it.
 
-    A group is a task that runs after its members; docs/groups.md says more. Leaders older than 0.2.0 have no groups:
+    A group is a task that runs after its children; docs/groups.md says more. Leaders older than 0.2.0 have no groups:
     each call raises LeaderTooOld there.
     """
 
@@ -141,24 +141,29 @@ class AsyncGroups:
         self._calls = calls
 
     async def open(
-        self, payload: object = "", *, id: str | None = None, members: int | None = None, **options: Unpack[TaskOptions]
+        self,
+        payload: object = "",
+        *,
+        id: str | None = None,
+        children: int | None = None,
+        **options: Unpack[TaskOptions],
     ) -> AsyncGroupHandle:
         """Schedules the task of a group, and returns its handle.
 
-        It runs when its members have ended; without a handler it completes then. Members are the tasks that
+        It runs when its children have ended; without a handler it completes then. Children are the tasks that
         `AsyncGroupHandle.add` schedules, and all others that are scheduled later and whose ids are the group's, a
         slash, and one part more.
 
         Args:
             payload: what its handler works on, as for schedule, or a NewTask with options of its own.
             id: as for schedule.
-            members: how many members it will have; None to say so later by `seal`. It waits until then.
-            options: as for schedule. `after_rule` says how the members must have ended.
+            children: how many children it will have; None to say so later by `seal`. It waits until then.
+            options: as for schedule. `after_rule` says how the children must have ended.
 
         Raises:
             InvalidArgument, AlreadyExists, CallError: as for schedule.
         """
-        options["group"] = True if members is None else members
+        options["group"] = True if children is None else children
         if isinstance(payload, NewTask) and id is not None:
             payload = dataclasses.replace(payload, id=id)
         handle = await self._client.schedule(payload, id=id, **cast("Any", options))
@@ -172,34 +177,34 @@ class AsyncGroups:
         then: NewTask | None = None,
         **options: Unpack[TaskOptions],
     ) -> AsyncGroupHandle:
-        """Schedules a group and all of its members, and seals it.
+        """Schedules a group and all of its children, and seals it.
 
         The payloads are taken as they are sent, so that there may be millions. A call that was broken off is repeated
         with the same id and the same payloads: what was scheduled before is not scheduled again.
 
         Args:
-            payloads: those of the members, each as for schedule_many. Their ids are ID/0, ID/1 and so on.
+            payloads: those of the children, each as for schedule_many. Their ids are ID/0, ID/1 and so on.
             id: that of the group; None for a new UUIDv7.
-            then: what runs when the members have ended: a NewTask with a handler. Its `after_rule` says how they must
-                have ended. None: nothing runs, and the group has completed when all members have.
-            options: the handler of the members and how to run them; see TaskOptions.
+            then: what runs when the children have ended: a NewTask with a handler. Its `after_rule` says how they must
+                have ended. None: nothing runs, and the group has completed when all children have.
+            options: the handler of the children and how to run them; see TaskOptions.
 
         Raises:
-            InvalidArgument: when a field is at fault, or a NewTask has an id that is not one of a member.
+            InvalidArgument: when a field is at fault, or a NewTask has an id that is not one of a child.
             AlreadyExists, FailedPrecondition, CallError: as for schedule_many. The group stays open then.
         """
         group = await self.open(NewTask() if then is None else then, id=id)
-        members = 0
+        children = 0
 
         async def numbered() -> AsyncIterator[NewTask]:
-            nonlocal members
+            nonlocal children
             async for payload in stepped(payloads, "payloads"):
-                yield _member(group.id, members, payload)
-                members += 1
+                yield _child(group.id, children, payload)
+                children += 1
 
         async for _ in self._client.schedule_many(numbered(), **cast("Any", options)):
             pass
-        await self.seal(group.id, members)
+        await self.seal(group.id, children)
         return group
 
     def handle(self, id: str) -> AsyncGroupHandle:
@@ -219,7 +224,7 @@ class AsyncGroups:
     async def list(self) -> AsyncIterator[GroupState]:
         """Yields the groups that have not ended, by id, fetched page by page as it is iterated.
 
-        A group that was cancelled because of its members is among them as long as a retry of a member has it wait
+        A group that was cancelled because of its children is among them as long as a retry of a child has it wait
         again.
 
         Raises:
@@ -234,26 +239,26 @@ class AsyncGroups:
             if not request.page_token:
                 return
 
-    async def seal(self, id: str, members: int | None = None) -> GroupState:
-        """Says how many members a group has. It takes no more, and ends when these have ended.
+    async def seal(self, id: str, children: int | None = None) -> GroupState:
+        """Says how many children a group has. It takes no more, and ends when these have ended.
 
         Args:
             id: that of the group.
-            members: how many; None for as many as are there. The same once more changes nothing.
+            children: how many; None for as many as are there. The same once more changes nothing.
 
         Raises:
             NotFound: when no unfinished group has the id.
             FailedPrecondition: when it is sealed with another number.
-            InvalidArgument: when more members are there.
+            InvalidArgument: when more children are there.
             CallError: when the leader refused otherwise, or could not be reached.
         """
-        request = arguments.message(scheduler.SealGroupRequest, id=id, members=members)
+        request = arguments.message(scheduler.SealGroupRequest, id=id, children=children)
         return responses.group((await self._calls.call(self._connection.scheduler.SealGroup, request)).group)
 
     async def cancel(self, id: str) -> CancelledTasks:
-        """Cancels a group and its unfinished members, and theirs if they are groups. Returns how many members.
+        """Cancels a group and its unfinished children, and theirs if they are groups. Returns how many children.
 
-        Members that are scheduled meanwhile are not cancelled. It may be repeated.
+        Children that are scheduled meanwhile are not cancelled. It may be repeated.
 
         Raises:
             NotFound: when no group has the id.
@@ -261,7 +266,7 @@ class AsyncGroups:
         """
         await self.get(id)
         try:
-            # The group first, or its handler would run because its members are cancelled.
+            # The group first, or its handler would run because its children are cancelled.
             await self._client.cancel(id)
         except FailedPrecondition:
             # It has ended already.
@@ -269,13 +274,13 @@ class AsyncGroups:
         return await self._client.cancel_many("status != COMPLETED", id_prefix=f"{id}/")
 
 
-def _member(group: str, number: int, payload: object) -> NewTask:
+def _child(group: str, number: int, payload: object) -> NewTask:
     task = payload if isinstance(payload, NewTask) else NewTask(payload)
     if task.id is None:
         return dataclasses.replace(task, id=f"{group}/{number}")
     parent, _, part = task.id.rpartition("/")
     if parent != group or not part:
         raise InvalidArgument.of(
-            f"tasks[{number}].id", f"is {task.id!r}, which is no member of group {group!r}; leave it out"
+            f"tasks[{number}].id", f"is {task.id!r}, which is no child of group {group!r}; leave it out"
         )
     return task

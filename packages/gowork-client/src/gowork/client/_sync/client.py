@@ -268,7 +268,7 @@ class Client(Changes):
 
     @property
     def groups(self) -> Groups:
-        """The calls about groups, which are tasks that run after their members."""
+        """The calls about groups, which are tasks that run after their children."""
         return Groups(self, self._connection, self._calls)
 
     def chain(self, tasks: Iterable[object], **options: Unpack[TaskOptions]) -> list[TaskHandle[Any]]:

@@ -31,16 +31,16 @@ if TYPE_CHECKING:
 
 
 class GroupHandle(TaskHandle[Any]):
-    """A group: the handle of its task, and what concerns its members.
+    """A group: the handle of its task, and what concerns its children.
 
-    `result()` is what its handler returns; that of a group without a handler is a dict with the numbers of its members,
+    `result()` is what its handler returns; that of a group without a handler is a dict with the numbers of its children,
     completed, failed and cancelled.
     """
 
     __slots__ = ()
 
     def add(self, payload: object = "", *, part: str | None = None, **options: Unpack[TaskOptions]) -> TaskHandle[Any]:
-        """Schedules a member.
+        """Schedules a child.
 
         Args:
             payload: as for schedule.
@@ -48,7 +48,7 @@ class GroupHandle(TaskHandle[Any]):
             options: as for schedule.
 
         Raises:
-            FailedPrecondition: when the group is sealed, and has all of its members.
+            FailedPrecondition: when the group is sealed, and has all of its children.
             InvalidArgument, AlreadyExists, CallError: as for schedule.
         """
         part = new_task_id() if part is None else arguments.text(part, "part")
@@ -56,27 +56,27 @@ class GroupHandle(TaskHandle[Any]):
             raise InvalidArgument.of("part", f"is {part!r}; a text without a slash is needed")
         return self._client.schedule(payload, id=f"{self.id}/{part}", **cast("Any", options))
 
-    def seal(self, members: int | None = None) -> GroupState:
+    def seal(self, children: int | None = None) -> GroupState:
         """Seals the group; see Groups.seal."""
-        return self._client.groups.seal(self.id, members)
+        return self._client.groups.seal(self.id, children)
 
     def state(self) -> GroupState:
         """Returns how far the group is; see Groups.get."""
         return self._client.groups.get(self.id)
 
     def cancel(self) -> None:
-        """Cancels the group and its members; see Groups.cancel."""
+        """Cancels the group and its children; see Groups.cancel."""
         self._client.groups.cancel(self.id)
 
-    def members(self) -> Iterator[TaskHandle[Any]]:
-        """Yields a handle for each member that is there, in the order in which they were scheduled."""
+    def children(self) -> Iterator[TaskHandle[Any]]:
+        """Yields a handle for each child that is there, in the order in which they were scheduled."""
         prefix = f"{self.id}/"
         for task in self._client.tasks(id_prefix=prefix):
             if "/" not in task.id[len(prefix) :]:
                 yield self._client.handle(task.id)
 
     def as_completed(self, timeout: float | None = None) -> Iterator[TaskHandle[Any]]:
-        """Yields a handle for each member that is there, as it finishes.
+        """Yields a handle for each child that is there, as it finishes.
 
         Args:
             timeout: how long to wait for all, in seconds; None for as long as it takes.
@@ -84,29 +84,29 @@ class GroupHandle(TaskHandle[Any]):
         Raises:
             TaskNotFinished, CallError: as for wait.
         """
-        return self._client.as_completed(self.members(), timeout)
+        return self._client.as_completed(self.children(), timeout)
 
     def results(
         self, type: Any = None, *, timeout: float | None = None, return_exceptions: bool = False
     ) -> Iterator[Any]:
-        """Yields the results of the members that are there, in the order in which they were scheduled.
+        """Yields the results of the children that are there, in the order in which they were scheduled.
 
-        It waits for those that have not finished. The members are kept as long as the group has not ended, and from
+        It waits for those that have not finished. The children are kept as long as the group has not ended, and from
         then on as long as any finished task.
 
         Args:
             type: the type to decode each result to, as for TaskHandle.result.
             timeout: how long to wait for all, in seconds; None for as long as it takes.
-            return_exceptions: whether a member that did not complete yields the error in place of a result.
+            return_exceptions: whether a child that did not complete yields the error in place of a result.
 
         Raises:
-            TaskFailed: when a member did not complete; TaskCancelled, a kind of it, when it was cancelled.
+            TaskFailed: when a child did not complete; TaskCancelled, a kind of it, when it was cancelled.
             TaskNotFinished, CallError: as for wait.
         """
         end = end_of(timeout)
         chunk: list[TaskHandle[Any]] = []
-        for member in self.members():
-            chunk.append(member)
+        for child in self.children():
+            chunk.append(child)
             if len(chunk) == IDS_MAX:
                 for result in self._values(chunk, type, end, return_exceptions=return_exceptions):
                     yield result
@@ -115,10 +115,10 @@ class GroupHandle(TaskHandle[Any]):
             yield result
 
     def _values(
-        self, members: list[TaskHandle[Any]], type: Any, end: float | None, *, return_exceptions: bool
+        self, children: list[TaskHandle[Any]], type: Any, end: float | None, *, return_exceptions: bool
     ) -> Iterator[Any]:
         timeout = None if end is None else max(0.0, end - time.monotonic())
-        for task in self._client.wait(members, timeout):
+        for task in self._client.wait(children, timeout):
             try:
                 yield completed(task).value(type)
             except TaskFailed as error:
@@ -130,7 +130,7 @@ class GroupHandle(TaskHandle[Any]):
 class Groups:
     """Makes groups, and tells how far they are. `Client.groups` has it.
 
-    A group is a task that runs after its members; docs/groups.md says more. Leaders older than 0.2.0 have no groups:
+    A group is a task that runs after its children; docs/groups.md says more. Leaders older than 0.2.0 have no groups:
     each call raises LeaderTooOld there.
     """
 
@@ -140,24 +140,29 @@ class Groups:
         self._calls = calls
 
     def open(
-        self, payload: object = "", *, id: str | None = None, members: int | None = None, **options: Unpack[TaskOptions]
+        self,
+        payload: object = "",
+        *,
+        id: str | None = None,
+        children: int | None = None,
+        **options: Unpack[TaskOptions],
     ) -> GroupHandle:
         """Schedules the task of a group, and returns its handle.
 
-        It runs when its members have ended; without a handler it completes then. Members are the tasks that
+        It runs when its children have ended; without a handler it completes then. Children are the tasks that
         `GroupHandle.add` schedules, and all others that are scheduled later and whose ids are the group's, a
         slash, and one part more.
 
         Args:
             payload: what its handler works on, as for schedule, or a NewTask with options of its own.
             id: as for schedule.
-            members: how many members it will have; None to say so later by `seal`. It waits until then.
-            options: as for schedule. `after_rule` says how the members must have ended.
+            children: how many children it will have; None to say so later by `seal`. It waits until then.
+            options: as for schedule. `after_rule` says how the children must have ended.
 
         Raises:
             InvalidArgument, AlreadyExists, CallError: as for schedule.
         """
-        options["group"] = True if members is None else members
+        options["group"] = True if children is None else children
         if isinstance(payload, NewTask) and id is not None:
             payload = dataclasses.replace(payload, id=id)
         handle = self._client.schedule(payload, id=id, **cast("Any", options))
@@ -171,34 +176,34 @@ class Groups:
         then: NewTask | None = None,
         **options: Unpack[TaskOptions],
     ) -> GroupHandle:
-        """Schedules a group and all of its members, and seals it.
+        """Schedules a group and all of its children, and seals it.
 
         The payloads are taken as they are sent, so that there may be millions. A call that was broken off is repeated
         with the same id and the same payloads: what was scheduled before is not scheduled again.
 
         Args:
-            payloads: those of the members, each as for schedule_many. Their ids are ID/0, ID/1 and so on.
+            payloads: those of the children, each as for schedule_many. Their ids are ID/0, ID/1 and so on.
             id: that of the group; None for a new UUIDv7.
-            then: what runs when the members have ended: a NewTask with a handler. Its `after_rule` says how they must
-                have ended. None: nothing runs, and the group has completed when all members have.
-            options: the handler of the members and how to run them; see TaskOptions.
+            then: what runs when the children have ended: a NewTask with a handler. Its `after_rule` says how they must
+                have ended. None: nothing runs, and the group has completed when all children have.
+            options: the handler of the children and how to run them; see TaskOptions.
 
         Raises:
-            InvalidArgument: when a field is at fault, or a NewTask has an id that is not one of a member.
+            InvalidArgument: when a field is at fault, or a NewTask has an id that is not one of a child.
             AlreadyExists, FailedPrecondition, CallError: as for schedule_many. The group stays open then.
         """
         group = self.open(NewTask() if then is None else then, id=id)
-        members = 0
+        children = 0
 
         def numbered() -> Iterator[NewTask]:
-            nonlocal members
+            nonlocal children
             for payload in stepped(payloads, "payloads"):
-                yield _member(group.id, members, payload)
-                members += 1
+                yield _child(group.id, children, payload)
+                children += 1
 
         for _ in self._client.schedule_many(numbered(), **cast("Any", options)):
             pass
-        self.seal(group.id, members)
+        self.seal(group.id, children)
         return group
 
     def handle(self, id: str) -> GroupHandle:
@@ -218,7 +223,7 @@ class Groups:
     def list(self) -> Iterator[GroupState]:
         """Yields the groups that have not ended, by id, fetched page by page as it is iterated.
 
-        A group that was cancelled because of its members is among them as long as a retry of a member has it wait
+        A group that was cancelled because of its children is among them as long as a retry of a child has it wait
         again.
 
         Raises:
@@ -233,26 +238,26 @@ class Groups:
             if not request.page_token:
                 return
 
-    def seal(self, id: str, members: int | None = None) -> GroupState:
-        """Says how many members a group has. It takes no more, and ends when these have ended.
+    def seal(self, id: str, children: int | None = None) -> GroupState:
+        """Says how many children a group has. It takes no more, and ends when these have ended.
 
         Args:
             id: that of the group.
-            members: how many; None for as many as are there. The same once more changes nothing.
+            children: how many; None for as many as are there. The same once more changes nothing.
 
         Raises:
             NotFound: when no unfinished group has the id.
             FailedPrecondition: when it is sealed with another number.
-            InvalidArgument: when more members are there.
+            InvalidArgument: when more children are there.
             CallError: when the leader refused otherwise, or could not be reached.
         """
-        request = arguments.message(scheduler.SealGroupRequest, id=id, members=members)
+        request = arguments.message(scheduler.SealGroupRequest, id=id, children=children)
         return responses.group((self._calls.call(self._connection.scheduler.SealGroup, request)).group)
 
     def cancel(self, id: str) -> CancelledTasks:
-        """Cancels a group and its unfinished members, and theirs if they are groups. Returns how many members.
+        """Cancels a group and its unfinished children, and theirs if they are groups. Returns how many children.
 
-        Members that are scheduled meanwhile are not cancelled. It may be repeated.
+        Children that are scheduled meanwhile are not cancelled. It may be repeated.
 
         Raises:
             NotFound: when no group has the id.
@@ -260,7 +265,7 @@ class Groups:
         """
         self.get(id)
         try:
-            # The group first, or its handler would run because its members are cancelled.
+            # The group first, or its handler would run because its children are cancelled.
             self._client.cancel(id)
         except FailedPrecondition:
             # It has ended already.
@@ -268,13 +273,13 @@ class Groups:
         return self._client.cancel_many("status != COMPLETED", id_prefix=f"{id}/")
 
 
-def _member(group: str, number: int, payload: object) -> NewTask:
+def _child(group: str, number: int, payload: object) -> NewTask:
     task = payload if isinstance(payload, NewTask) else NewTask(payload)
     if task.id is None:
         return dataclasses.replace(task, id=f"{group}/{number}")
     parent, _, part = task.id.rpartition("/")
     if parent != group or not part:
         raise InvalidArgument.of(
-            f"tasks[{number}].id", f"is {task.id!r}, which is no member of group {group!r}; leave it out"
+            f"tasks[{number}].id", f"is {task.id!r}, which is no child of group {group!r}; leave it out"
         )
     return task

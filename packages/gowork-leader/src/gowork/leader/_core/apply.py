@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, assert_never
 
 from gowork.leader._core import changes as ch
-from gowork.leader._core.dependents import Dependent, Members
+from gowork.leader._core.dependents import Children, Dependent
 from gowork.leader._core.facts import Kind, V
 from gowork.leader._core.kinds import AFTER, DEPENDENTS_CANCELLED_MAX, UNIQUE_KEYS, After, GroupKept, UniqueKey
 from gowork.leader._core.model import (
@@ -104,7 +104,7 @@ def _task_submitted(state: State, change: ch.TaskSubmitted) -> None:
     if change.spec.waits_for_others:
         _link(state, change)
     if state.dependents.groups:
-        state.dependents.member_moved(change.spec.id, change.seq, None, change.standing.status)
+        state.dependents.child_moved(change.spec.id, change.seq, None, change.standing.status)
     _enter(state, task)
     _await_expiry(state, task)
 
@@ -164,8 +164,8 @@ def _task_replaced(state: State, change: ch.TaskReplaced) -> None:
     if state.dependents:
         _relink(state, old, old.standing.status, change.standing)
         if not state.dependents.group_of(id, old.seq):
-            # Its new seq may make it a member.
-            state.dependents.member_moved(id, change.seq, None, change.standing.status)
+            # Its new seq may make it a child.
+            state.dependents.child_moved(id, change.seq, None, change.standing.status)
     task = state.tasks[id] = Task(change.seq, change.spec, change.standing)
     state.next_seq = change.seq + 1
     if id not in pending.submitted:
@@ -351,14 +351,14 @@ def _link(state: State, change: ch.TaskSubmitted) -> None:
         # A task of the same submit that comes behind this one is not there yet.
         return PENDING if brief is None else brief.status
 
-    members = None if spec.group is None else Members(change.seq, spec.group.members, {})
-    _keep(state, spec.id, state.dependents.add(spec.id, spec.after, spec.after_rule, status_of, members=members))
+    children = None if spec.group is None else Children(change.seq, spec.group.children, {})
+    _keep(state, spec.id, state.dependents.add(spec.id, spec.after, spec.after_rule, status_of, children=children))
 
 
 def _keep(state: State, id: str, dependent: Dependent, *, is_cancelled: bool = False) -> None:
     """Writes down what a task comes after."""
-    members = dependent.members
-    group = None if members is None else GroupKept(members.above, members.expected)
+    children = dependent.children
+    group = None if children is None else GroupKept(children.above, children.expected)
     _fact_put(state, ch.FactPut(AFTER, id, After(dependent.ids, dependent.rule, is_cancelled, group)))
 
 
@@ -367,7 +367,7 @@ def _relink(state: State, task: Task, before: Status, new: Standing) -> None:
     dependents, after, id = state.dependents, new.status, task.spec.id
     dependents.moved(id, before, after)
     if dependents.groups:
-        dependents.member_moved(id, task.seq, before, after)
+        dependents.child_moved(id, task.seq, before, after)
     dependent = dependents.by_id.get(id)
     if dependent is None or (before >= COMPLETED) == (after >= COMPLETED):
         return
@@ -387,7 +387,7 @@ def _relink(state: State, task: Task, before: Status, new: Standing) -> None:
 
 
 def _group_sealed(state: State, change: ch.GroupSealed) -> None:
-    state.dependents.seal(change.id, change.members)
+    state.dependents.seal(change.id, change.children)
     dependent = state.dependents.by_id[change.id]
     _keep(state, change.id, dependent, is_cancelled=not dependent.is_live)
 

@@ -55,10 +55,10 @@ class TaskPurged(Struct, frozen=True, gc=False):
 
 
 class GroupSealed(Struct, frozen=True, gc=False):
-    """It is known how many members a group will have. Stored as a fact."""
+    """It is known how many children a group will have. Stored as a fact."""
 
     id: str
-    members: int
+    children: int
 
 
 class RemovalsForgotten(Struct, frozen=True, gc=False):

@@ -58,9 +58,9 @@ class Retried(Struct, frozen=True, gc=False):
 class GroupState(Struct, frozen=True, gc=False):
     """How far a group is. The answer to SealGroup."""
 
-    #: How many members it will have; None: it is open.
+    #: How many children it will have; None: it is open.
     expected: int | None
-    #: How many of its members wait or run, and how many have ended so.
+    #: How many of its children wait or run, and how many have ended so.
     unfinished: int
     completed: int
     failed: int
@@ -400,11 +400,11 @@ class RetryTasks(Command[Retried], frozen=True, gc=False):
 
 
 class SealGroup(Command[GroupState], frozen=True, gc=False):
-    """Say how many members a group has."""
+    """Say how many children a group has."""
 
     id: str
     #: None: as many as are there.
-    members: int | None = None
+    children: int | None = None
 
 
 class Purge(Command[Purged], frozen=True, gc=False):
@@ -571,7 +571,7 @@ UPSTREAM_IN_CIRCLE = RefusalCode("INVALID_ARGUMENT", "UPSTREAM_IN_CIRCLE")
 GROUP_UNKNOWN = RefusalCode("NOT_FOUND", "GROUP_UNKNOWN")
 GROUP_SEALED = RefusalCode("FAILED_PRECONDITION", "GROUP_SEALED")
 GROUP_ENDED = RefusalCode("FAILED_PRECONDITION", "GROUP_ENDED")
-NO_MEMBER = RefusalCode("FAILED_PRECONDITION", "NO_MEMBER")
+NO_CHILD = RefusalCode("FAILED_PRECONDITION", "NO_CHILD")
 HAS_DEPENDENTS = RefusalCode("FAILED_PRECONDITION", "HAS_DEPENDENTS")
 ID_RESERVED = RefusalCode("FAILED_PRECONDITION", "ID_RESERVED")
 SCHEDULE_UNKNOWN = RefusalCode("NOT_FOUND", "SCHEDULE_UNKNOWN")

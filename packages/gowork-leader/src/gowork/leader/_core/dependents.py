@@ -3,10 +3,10 @@
 Owns an index over the facts of `kinds.AFTER`, which a start builds anew from the standings of the tasks that they name.
 Its numbers are never stored. `upstream` decides on them.
 
-A group is a task that comes after its members: the tasks that are newer than it and whose ids are its own id, a slash
+A group is a task that comes after its children: the tasks that are newer than it and whose ids are its own id, a slash
 and one part more. They are counted, and nothing else is kept of them, because a group may have a million.
 
-Invariant UPSTREAM-COUNTED: a dependent's numbers are those of the tasks that it names, and of its members, as they
+Invariant UPSTREAM-COUNTED: a dependent's numbers are those of the tasks that it names, and of its children, as they
 stand now. A task that is no longer kept counts as one that has ended without completing.
 """
 
@@ -28,14 +28,14 @@ class Verdict(enum.Enum):
     CANCEL = 3
 
 
-class Members:
-    """The members of a group, counted."""
+class Children:
+    """The children of a group, counted."""
 
     __slots__ = ("above", "counts", "expected")
 
     def __init__(self, above: int, expected: int | None, counts: Mapping[Status, int]) -> None:
         """Args:
-        above: tasks with a seq up to this one are no members.
+        above: tasks with a seq up to this one are no children.
         expected: how many there will be; None: the group is open.
         counts: how many there are, {status: number}.
         """
@@ -65,7 +65,7 @@ class Members:
         return (there + 1 if self.expected is None else max(there, self.expected)) - self.ended
 
     def move(self, before: Status | None, after: Status) -> None:
-        """Notes that a member is there, or stands elsewhere."""
+        """Notes that a child is there, or stands elsewhere."""
         if before is not None:
             self.counts[before] -= 1
         self.counts[after] += 1
@@ -74,33 +74,33 @@ class Members:
 class Dependent:
     """A task that comes after others."""
 
-    __slots__ = ("culprit", "ids", "is_live", "members", "rule", "unfinished", "without")
+    __slots__ = ("children", "culprit", "ids", "is_live", "rule", "unfinished", "without")
 
-    def __init__(self, ids: tuple[str, ...], rule: AfterRule, members: Members | None = None) -> None:
+    def __init__(self, ids: tuple[str, ...], rule: AfterRule, children: Children | None = None) -> None:
         self.ids = ids
         self.rule = rule
         #: None: it is no group.
-        self.members = members
+        self.children = children
         #: It has not ended.
         self.is_live = False
         #: How many of the tasks in `ids` have not ended, and how many have ended without completing.
         self.unfinished = 0
         self.without = 0
-        #: One of the latter, or of such members; empty: none, or it is not known which.
+        #: One of the latter, or of such children; empty: none, or it is not known which.
         self.culprit = ""
 
     @property
     def verdict(self) -> Verdict:
         """What its rule says."""
-        unfinished, without, members = self.unfinished, self.without, self.members
-        if members is not None:
-            unfinished += members.unfinished
-            without += members.without
+        unfinished, without, children = self.unfinished, self.without, self.children
+        if children is not None:
+            unfinished += children.unfinished
+            without += children.without
         if self.rule is AfterRule.ALL_COMPLETED:
             if without:
                 return Verdict.CANCEL
             return Verdict.WAIT if unfinished else Verdict.RUN
-        if self.rule is AfterRule.ANY_FAILED and without and (members is None or members.expected is not None):
+        if self.rule is AfterRule.ANY_FAILED and without and (children is None or children.expected is not None):
             return Verdict.RUN
         if unfinished:
             return Verdict.WAIT
@@ -117,7 +117,7 @@ class Dependents:
         self.by_id: dict[str, Dependent] = {}
         #: Those that are groups.
         self.groups: dict[str, Dependent] = {}
-        #: {id of a task: the ids of those that come after it}; those after its members are not here.
+        #: {id of a task: the ids of those that come after it}; those after its children are not here.
         self.of: dict[str, dict[str, None]] = {}
         #: {id of a task: how many of those have not ended}; a task without any is left out.
         self._kept: dict[str, int] = {}
@@ -141,7 +141,7 @@ class Dependents:
         status_of: Callable[[str], Status | None],
         *,
         is_live: bool = True,
-        members: Members | None = None,
+        children: Children | None = None,
     ) -> Dependent:
         """Adds a task that comes after these. It is looked at if there is something to decide.
 
@@ -151,10 +151,10 @@ class Dependents:
             rule: how they must have ended.
             status_of: returns the status of a task; None: it is no longer kept.
             is_live: whether the task has not ended.
-            members: its members; None: it is no group.
+            children: its children; None: it is no group.
         """
-        added = self.by_id[id] = Dependent(ids, rule, members)
-        if members is not None:
+        added = self.by_id[id] = Dependent(ids, rule, children)
+        if children is not None:
             self.groups[id] = added
         for upstream in ids:
             status = status_of(upstream)
@@ -182,13 +182,13 @@ class Dependents:
                     del self.of[upstream]
 
     def group_of(self, id: str, seq: int) -> str:
-        """Returns the id of the group of which a task is a member; empty: of none."""
+        """Returns the id of the group of which a task is a child; empty: of none."""
         parent = id.rpartition("/")[0]
         group = self.groups.get(parent)
-        return "" if group is None or group.members is None or seq <= group.members.above else parent
+        return "" if group is None or group.children is None or seq <= group.children.above else parent
 
-    def member_moved(self, id: str, seq: int, before: Status | None, after: Status) -> None:
-        """Notes that a task is there, or stands elsewhere, if it is a member of a group. That one is looked at.
+    def child_moved(self, id: str, seq: int, before: Status | None, after: Status) -> None:
+        """Notes that a task is there, or stands elsewhere, if it is a child of a group. That one is looked at.
 
         Args:
             id: the task.
@@ -200,8 +200,8 @@ class Dependents:
         if not parent:
             return
         group = self.groups[parent]
-        assert group.members is not None
-        group.members.move(before, after)
+        assert group.children is not None
+        group.children.move(before, after)
         if after in (CANCELLED, ERROR):
             group.culprit = id
         elif group.culprit == id:
@@ -209,10 +209,10 @@ class Dependents:
         self._look_at(parent)
 
     def seal(self, id: str, expected: int) -> None:
-        """Notes how many members a group will have."""
-        members = self.groups[id].members
-        assert members is not None
-        members.expected = expected
+        """Notes how many children a group will have."""
+        children = self.groups[id].children
+        assert children is not None
+        children.expected = expected
         self._look_at(id)
 
     def moved(self, id: str, before: Status, after: Status) -> None:
@@ -257,8 +257,8 @@ class Dependents:
     @property
     def kept(self) -> int:
         """How many tasks that have ended may have to be kept."""
-        members = (group.members for group in self.groups.values() if group.is_live)
-        return len(self._kept) + sum(each.ended for each in members if each is not None)
+        children = (group.children for group in self.groups.values() if group.is_live)
+        return len(self._kept) + sum(each.ended for each in children if each is not None)
 
     def _is_of_live(self, id: str, seq: int) -> bool:
         parent = self.group_of(id, seq)

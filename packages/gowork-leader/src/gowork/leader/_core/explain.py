@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from msgspec import Struct
 from msgspec.structs import replace
 
-from gowork.leader._core.dependents import Members
+from gowork.leader._core.dependents import Children
 from gowork.leader._core.forms import fits, open_forms
 from gowork.leader._core.holders import holders_of, holders_of_key
 from gowork.leader._core.lanes import Lane
@@ -201,8 +201,8 @@ def _cancelled(standing: Standing) -> str:
 def _upstream(state: State, task: Task) -> Reason:
     ids, id = task.spec.after, task.spec.id
     dependent = state.dependents.by_id.get(id)
-    if dependent is not None and dependent.members is not None and (dependent.members.unfinished or not ids):
-        return _members(id, dependent.members)
+    if dependent is not None and dependent.children is not None and (dependent.children.unfinished or not ids):
+        return _children(id, dependent.children)
     unfinished = len(ids) if dependent is None else dependent.unfinished
     named = ", ".join(repr(id) for id in ids[:UPSTREAM_NAMED_MAX])
     more = f" and {len(ids) - UPSTREAM_NAMED_MAX} more" if len(ids) > UPSTREAM_NAMED_MAX else ""
@@ -210,13 +210,13 @@ def _upstream(state: State, task: Task) -> Reason:
     return Reason(WaitCode.UPSTREAM, message, f"`gowork why {ids[0]}` tells what that one waits for")
 
 
-def _members(id: str, members: Members) -> Reason:
-    there, expected = members.there, members.expected
-    unfinished = there - members.ended
+def _children(id: str, children: Children) -> Reason:
+    there, expected = children.there, children.expected
+    unfinished = there - children.ended
     if expected is None:
-        message = f"it is a group that is open; {there} members are there, and {unfinished} of these have not ended"
-        return Reason(WaitCode.UPSTREAM, message, f"when it has all of its members, `gowork groups seal {id}`")
-    message = f"it is a group of {expected} members, and {unfinished} of these have not ended"
+        message = f"it is a group that is open; {there} children are there, and {unfinished} of these have not ended"
+        return Reason(WaitCode.UPSTREAM, message, f"when it has all of its children, `gowork groups seal {id}`")
+    message = f"it is a group of {expected} children, and {unfinished} of these have not ended"
     if there < expected:
         message += f"; {expected - there} are still to come"
     return Reason(WaitCode.UPSTREAM, message, f"`gowork groups show {id}` tells how far they are")

@@ -60,9 +60,9 @@ def look_at_dependents(state: State, dealt_with: AbstractSet[str], keys: Keys, n
 
 def _decide(dependent: Dependent, task: Task, now: Now, decision: Decision) -> None:
     match dependent.verdict:
-        case Verdict.RUN if task.spec.completes_by_itself and dependent.members is not None:
+        case Verdict.RUN if task.spec.completes_by_itself and dependent.children is not None:
             standing = ended(task.standing, Status.COMPLETED, None, now)
-            standing = replace(standing, result=result_of(dependent.members))
+            standing = replace(standing, result=result_of(dependent.children))
             decision.changes.append(ch.TaskMoved(task.spec.id, standing))
         case Verdict.RUN:
             decision.changes.append(ch.TaskMoved(task.spec.id, freed(task.spec, task.standing, now)))

@@ -1,6 +1,6 @@
-"""Decides on groups: which tasks become members, when one is sealed, and what comes of one that no handler runs.
+"""Decides on groups: which tasks become children, when one is sealed, and what comes of one that no handler runs.
 
-A group is a task, and comes after its members as `dependents` says. It is open until it is known how many members there
+A group is a task, and comes after its children as `dependents` says. It is open until it is known how many children there
 will be. Then it is sealed, and has no more.
 """
 
@@ -14,7 +14,7 @@ import msgspec
 from gowork.leader._core import changes as ch
 from gowork.leader._core import commands as cmd
 from gowork.leader._core.decision import Decision
-from gowork.leader._core.dependents import Members
+from gowork.leader._core.dependents import Children
 from gowork.leader._core.model import CANCELLED, COMPLETED, ERROR, Spec
 from gowork.leader._core.state import State
 
@@ -22,40 +22,42 @@ _encode_json = msgspec.json.Encoder().encode
 
 
 def seal_group(state: State, command: cmd.SealGroup) -> Decision:
-    """Says how many members a group has. The same once more is fine."""
-    id, members = command.id, command.members
+    """Says how many children a group has. The same once more is fine."""
+    id, children = command.id, command.children
     group = state.dependents.groups.get(id)
-    if group is None or group.members is None:
+    if group is None or group.children is None:
         message = f"no unfinished group has the id {id!r}; it was never opened, or has ended"
         return Decision(cmd.Refused(cmd.GROUP_UNKNOWN, message))
-    there, expected = group.members.there, group.members.expected
-    if members is None:
-        members = there if expected is None else expected
-    if expected is not None and members != expected:
-        message = f"group {id!r} is sealed with {expected} members, and can't have {members}"
+    there, expected = group.children.there, group.children.expected
+    if children is None:
+        children = there if expected is None else expected
+    if expected is not None and children != expected:
+        message = f"group {id!r} is sealed with {expected} children, and can't have {children}"
         return Decision(cmd.Refused(cmd.GROUP_SEALED, message))
-    if members < there:
-        message = f"members: is {members}, and group {id!r} has {there} already"
-        violation = ("members", f"is {members}, and group {id!r} has {there} already")
+    if children < there:
+        message = f"children: is {children}, and group {id!r} has {there} already"
+        violation = ("children", f"is {children}, and group {id!r} has {there} already")
         return Decision(cmd.Refused(cmd.INVALID, message, (violation,)))
     decision = Decision()
     if expected is None:
-        decision.changes.append(ch.GroupSealed(id, members))
-    decision.answer = state_of(group.members, members)
+        decision.changes.append(ch.GroupSealed(id, children))
+    decision.answer = state_of(group.children, children)
     return decision
 
 
-def state_of(members: Members, expected: int | None) -> cmd.GroupState:
-    """Returns how far a group is, of which so many members are expected."""
-    counts = members.counts
-    return cmd.GroupState(expected, members.there - members.ended, counts[COMPLETED], counts[ERROR], counts[CANCELLED])
+def state_of(children: Children, expected: int | None) -> cmd.GroupState:
+    """Returns how far a group is, of which so many children are expected."""
+    counts = children.counts
+    return cmd.GroupState(
+        expected, children.there - children.ended, counts[COMPLETED], counts[ERROR], counts[CANCELLED]
+    )
 
 
-def result_of(members: Members) -> str:
-    """Returns the result of a group that no handler runs: how its members have ended, as JSON."""
-    counts = members.counts
+def result_of(children: Children) -> str:
+    """Returns the result of a group that no handler runs: how its children have ended, as JSON."""
+    counts = children.counts
     numbers = {
-        "members": members.there,
+        "children": children.there,
         "completed": counts[COMPLETED],
         "failed": counts[ERROR],
         "cancelled": counts[CANCELLED],
@@ -63,8 +65,8 @@ def result_of(members: Members) -> str:
     return _encode_json(numbers).decode()
 
 
-def fault_of_members(state: State, specs: Sequence[Spec], made: Mapping[str, Spec], prefix: str) -> cmd.Refused | None:
-    """Returns why one of these tasks can't be a group, or a member of the group that its id names; None when all can.
+def fault_of_children(state: State, specs: Sequence[Spec], made: Mapping[str, Spec], prefix: str) -> cmd.Refused | None:
+    """Returns why one of these tasks can't be a group, or a child of the group that its id names; None when all can.
 
     Args: see `upstream.fault_of`.
     """
@@ -75,10 +77,10 @@ def fault_of_members(state: State, specs: Sequence[Spec], made: Mapping[str, Spe
     arriving = Counter(parent_of(id) for id in made)
     for place, spec in enumerate(specs):
         id, parent = spec.id, parent_of(spec.id)
-        code, fault = cmd.NO_MEMBER, ""
+        code, fault = cmd.NO_CHILD, ""
         group = state.dependents.groups.get(parent)
         if id in begun and id in state.agenda.names:
-            code, fault = cmd.ID_RESERVED, f"{id!r} is the name of a schedule, whose tasks would be members"
+            code, fault = cmd.ID_RESERVED, f"{id!r} is the name of a schedule, whose tasks would be children"
         elif group is None and parent not in begun:
             continue
         elif (task := state.tasks.get(id)) is not None:
@@ -89,9 +91,9 @@ def fault_of_members(state: State, specs: Sequence[Spec], made: Mapping[str, Spe
         elif parent in begun and order[id] < order[parent]:
             fault = f"task {id!r} comes before its group {parent!r}; schedule the group first"
         else:
-            expected, there = _room(group.members if group is not None else None, made.get(parent))
+            expected, there = _room(group.children if group is not None else None, made.get(parent))
             if expected is not None and there + arriving[parent] > expected:
-                code, fault = cmd.GROUP_SEALED, f"group {parent!r} is sealed with {expected} members, and has {there}"
+                code, fault = cmd.GROUP_SEALED, f"group {parent!r} is sealed with {expected} children, and has {there}"
         if fault:
             field = f"{prefix}[{place}].id"
             return cmd.Refused(code, f"{field}: {fault}; use another id", ((field, fault),))
@@ -103,8 +105,8 @@ def parent_of(id: str) -> str:
     return id.rpartition("/")[0]
 
 
-def _room(members: Members | None, begun: Spec | None) -> tuple[int | None, int]:
-    """Returns how many members a group will have, and how many it has. It is there, or has just begun."""
-    if members is not None:
-        return members.expected, members.there
-    return begun.group.members if begun is not None and begun.group is not None else None, 0
+def _room(children: Children | None, begun: Spec | None) -> tuple[int | None, int]:
+    """Returns how many children a group will have, and how many it has. It is there, or has just begun."""
+    if children is not None:
+        return children.expected, children.there
+    return begun.group.children if begun is not None and begun.group is not None else None, 0

@@ -70,10 +70,10 @@ DEPENDENTS_CANCELLED_MAX = 100_000
 class GroupKept(Struct, frozen=True, array_like=True, gc=False):
     """What is kept of a group besides its task. It is stored as it is, so new fields go at the end."""
 
-    #: Members have a seq above this one.
+    #: Children have a seq above this one.
     above: int
-    #: How many members it will have; None: it is open.
-    members: int | None = None
+    #: How many children it will have; None: it is open.
+    children: int | None = None
 
 
 class After(Struct, frozen=True, array_like=True, gc=False):

@@ -264,10 +264,10 @@ class QueueSettings(Struct, frozen=True, array_like=True, gc=False):
 
 
 class Group(Struct, frozen=True, array_like=True, gc=False):
-    """What makes a task a group: it comes after its members; see `dependents`."""
+    """What makes a task a group: it comes after its children; see `dependents`."""
 
-    #: How many members it will have; None: it is open, and SealGroup says so later.
-    members: int | None = None
+    #: How many children it will have; None: it is open, and SealGroup says so later.
+    children: int | None = None
 
 
 #: The tag of scheduler.v1.Task.traceparent: field 15, length-delimited.
@@ -315,12 +315,12 @@ class Spec(Struct, frozen=True, gc=False):
 
     @property
     def waits_for_others(self) -> bool:
-        """Whether it runs after others: after tasks that it names, or after its members."""
+        """Whether it runs after others: after tasks that it names, or after its children."""
         return bool(self.after) or self.group is not None
 
     @property
     def completes_by_itself(self) -> bool:
-        """Whether no handler runs it: it is a group that completes when its members have ended."""
+        """Whether no handler runs it: it is a group that completes when its children have ended."""
         return self.group is not None and not self.lane.handler
 
     def kept_until_ms(self, created_ms: int, finished_ms: int) -> int:

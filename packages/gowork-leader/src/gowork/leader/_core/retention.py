@@ -41,7 +41,7 @@ def retry_task(state: State, command: cmd.RetryTask, now: Now) -> Decision:
         message = f"task {command.id!r} has completed; schedule a task with another id to do the same again"
         return Decision(cmd.Refused(cmd.TASK_FINISHED, message))
     if spec.completes_by_itself:
-        message = f"group {command.id!r} has no handler, so that it ends by its members alone; retry those that failed"
+        message = f"group {command.id!r} has no handler, so that it ends by its children alone; retry those that failed"
         return Decision(cmd.Refused(cmd.GROUP_ENDED, message))
     if has_expired(spec, now):
         message = f"task {command.id!r} has expired, so it can't run again; schedule a new task"

@@ -76,7 +76,7 @@ def _submitted(state: State, changes: Sequence[ch.Change], at: int) -> int:
         state.queues.add_run(key, run)
         if state.dependents.groups:
             for task in run:
-                state.dependents.member_moved(task.spec.id, task.seq, None, PENDING)
+                state.dependents.child_moved(task.spec.id, task.seq, None, PENDING)
     return at + len(run)
 
 
@@ -115,7 +115,7 @@ def _granted(state: State, changes: Sequence[ch.Change], at: int, task: Task) ->
         if id not in submitted:
             moved[id] = task
         if groups:
-            state.dependents.member_moved(id, task.seq, PENDING, RUNNING)
+            state.dependents.child_moved(id, task.seq, PENDING, RUNNING)
         if new.grants == 1:
             started.append((task.spec, waited_ms(task.spec, new)))
         worker.held[new.fence] = id
@@ -155,7 +155,7 @@ def _completed(state: State, changes: Sequence[ch.Change], at: int, task: Task) 
         ended.append((key, new.attempts[-1].outcome, COMPLETED))
         held.pop(old.fence, None)
         if groups:
-            state.dependents.member_moved(id, task.seq, RUNNING, COMPLETED)
+            state.dependents.child_moved(id, task.seq, RUNNING, COMPLETED)
     else:
         index += 1
     count = index - at

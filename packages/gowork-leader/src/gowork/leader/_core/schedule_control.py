@@ -44,7 +44,7 @@ def add_schedule(state: State, command: cmd.AddSchedule, now: Now) -> Decision:
         message = f"there is a schedule {name!r} with other content; use another name, or replace it"
         return Decision(cmd.Refused(cmd.SCHEDULE_EXISTS, message))
     if old is None and name in state.dependents.groups:
-        message = f"{name!r} is the id of a group, whose members the tasks of the schedule would be; use another name"
+        message = f"{name!r} is the id of a group, whose children the tasks of the schedule would be; use another name"
         return Decision(cmd.Refused(cmd.SCHEDULE_EXISTS, message))
     refusal = no_room_for(state, name, definition)
     if refusal is not None:

@@ -1,7 +1,7 @@
 """Decides on what tasks come after others when they are scheduled: whether those are there, and how many there may be.
 
 A task that comes after others is delayed until BLOCKED_MS, which never comes. `freeing` says when it runs. `groups`
-decides on the members of groups.
+decides on the children of groups.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from msgspec.structs import replace
 
 from gowork.leader._core import commands as cmd
-from gowork.leader._core.dependents import Members
-from gowork.leader._core.groups import fault_of_members
+from gowork.leader._core.dependents import Children
+from gowork.leader._core.groups import fault_of_children
 from gowork.leader._core.kinds import AFTER
 from gowork.leader._core.model import BLOCKED_MS, Now, Spec, Standing, Status
 from gowork.leader._core.state import State
@@ -30,19 +30,19 @@ def freed(spec: Spec, standing: Standing, now: Now) -> Standing:
 
 
 def link(
-    state: State, status_of: Callable[[str], Status | None], members_of: Mapping[str, Mapping[Status, int]]
+    state: State, status_of: Callable[[str], Status | None], children_of: Mapping[str, Mapping[Status, int]]
 ) -> None:
     """Works out, after a start, what the tasks that come after others wait for.
 
     Args:
         state: the state, in which the facts are.
         status_of: see Dependents.add.
-        members_of: how many members each group has, {id of the group: {status: number}}.
+        children_of: how many children each group has, {id of the group: {status: number}}.
     """
     for id, fact in state.facts.of(AFTER).items():
         group = fact.group
-        members = None if group is None else Members(group.above, group.members, members_of[id])
-        state.dependents.add(id, fact.ids, fact.rule, status_of, is_live=not fact.is_cancelled, members=members)
+        children = None if group is None else Children(group.above, group.children, children_of[id])
+        state.dependents.add(id, fact.ids, fact.rule, status_of, is_live=not fact.is_cancelled, children=children)
 
 
 def fault_of(
@@ -57,7 +57,7 @@ def fault_of(
         prefix: what the list of the tasks is called in errors.
     """
     new = {spec.id: spec for spec in specs if spec.waits_for_others and spec.id in made and spec.id not in state.tasks}
-    if (new or state.dependents.groups) and (refused := fault_of_members(state, specs, made, prefix)) is not None:
+    if (new or state.dependents.groups) and (refused := fault_of_children(state, specs, made, prefix)) is not None:
         return refused
     if not new:
         return None

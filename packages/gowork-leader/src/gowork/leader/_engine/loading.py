@@ -67,8 +67,8 @@ class Loader:
             for brief in await self._store.briefs(named[first : first + BRIEFS_MAX]):
                 statuses[brief.id] = brief.status
         groups = {id: fact.group for id, fact in self._state.facts.of(AFTER).items() if fact.group is not None}
-        members = {id: await self._store.members(id, group.above) for id, group in groups.items()}
-        link(self._state, statuses.get, members)
+        children = {id: await self._store.children(id, group.above) for id, group in groups.items()}
+        link(self._state, statuses.get, children)
 
     @property
     def hungry(self) -> bool:

@@ -9,14 +9,14 @@ import grpc
 from msgspec import Struct
 
 from gowork.leader._core import commands as cmd
-from gowork.leader._core.dependents import Members
+from gowork.leader._core.dependents import Children
 from gowork.leader._core.groups import state_of
 from gowork.leader._core.model import AfterRule, Standing
 from gowork.leader._core.state import State
 from gowork.leader._engine.loop import Engine
 from gowork.leader._rpc.boundary import refusing
 from gowork.leader._rpc.tokens import make_id_token, read_id_token
-from gowork.leader._rpc.validation import Violations, check_id, check_members, check_page_size, require_id
+from gowork.leader._rpc.validation import Violations, check_children, check_id, check_page_size, require_id
 from gowork.leader.store.codec import restore
 from gowork.leader.store.protocol import Store
 from gowork.proto import limits
@@ -47,10 +47,12 @@ class Groups:
         async with refusing(context):
             violations: Violations = []
             check_id(request.id, "id", violations)
-            check_members(request, "members", violations)
+            check_children(request, "children", violations)
             if violations:
                 raise invalid(violations)
-            await self._engine.ask(cmd.SealGroup(request.id, request.members if request.HasField("members") else None))
+            await self._engine.ask(
+                cmd.SealGroup(request.id, request.children if request.HasField("children") else None)
+            )
             group = await self._get(request.id)
         return pb.SealGroupResponse(group=group)
 
@@ -96,10 +98,10 @@ class Groups:
         if task is None or task.spec.group is None:
             raise Refusal(grpc.StatusCode.NOT_FOUND, "GROUP_UNKNOWN", f"no group has the id {id!r}")
         standing = task.standing
-        # A task that is changed gets another seq, and its members have been there before.
+        # A task that is changed gets another seq, and its children have been there before.
         above = task.seq if standing.edit is None else standing.edit.seq
-        members = Members(above, None, await self._store.members(id, above))
-        found = _Found(id, task.spec.after_rule, state_of(members, members.there), standing)
+        children = Children(above, None, await self._store.children(id, above))
+        found = _Found(id, task.spec.after_rule, state_of(children, children.there), standing)
         return _message(found, standing)
 
     async def _messages(self, found: Sequence[_Found]) -> list[pb.Group]:
@@ -114,9 +116,9 @@ class Groups:
 
 def _found(state: State, id: str) -> _Found | None:
     dependent, task = state.dependents.groups.get(id), state.tasks.get(id)
-    if dependent is None or dependent.members is None:
+    if dependent is None or dependent.children is None:
         return None
-    counted = state_of(dependent.members, dependent.members.expected)
+    counted = state_of(dependent.children, dependent.children.expected)
     return _Found(id, dependent.rule, counted, None if task is None else task.standing)
 
 

@@ -160,7 +160,7 @@ def _check_after(task: scheduler_pb2.Task, prefix: str, violations: Violations) 
 
 
 def _check_group(task: scheduler_pb2.Task, prefix: str, violations: Violations) -> None:
-    check_members(task.group, f"{prefix}group.members", violations)
+    check_children(task.group, f"{prefix}group.children", violations)
     if not task.handler and (task.payload or task.data):
         field = "payload" if task.payload else "data"
         violations.append(
@@ -170,12 +170,12 @@ def _check_group(task: scheduler_pb2.Task, prefix: str, violations: Violations) 
         )
 
 
-def check_members(
+def check_children(
     message: scheduler_pb2.GroupOptions | scheduler_pb2.SealGroupRequest, field: str, violations: Violations
 ) -> None:
-    """Checks how many members a group is to have."""
-    if not 0 <= message.members <= limits.MEMBERS_MAX:
-        violations.append(FieldViolation(field, f"is {message.members}; it must be from 0 to {limits.MEMBERS_MAX}"))
+    """Checks how many children a group is to have."""
+    if not 0 <= message.children <= limits.CHILDREN_MAX:
+        violations.append(FieldViolation(field, f"is {message.children}; it must be from 0 to {limits.CHILDREN_MAX}"))
 
 
 def check_update(request: scheduler_pb2.UpdateTaskRequest, violations: Violations) -> None:

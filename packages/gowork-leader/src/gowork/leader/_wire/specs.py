@@ -177,7 +177,7 @@ def _spec_of(task: scheduler_pb2.Task, body: bytes, trace: bytes) -> Spec:
 
 def group_of(task: scheduler_pb2.Task) -> Group:
     """Returns what makes the task a group."""
-    return Group(task.group.members if task.group.HasField("members") else None)
+    return Group(task.group.children if task.group.HasField("children") else None)
 
 
 def _lane_of(key: _RawKey) -> LaneKey:

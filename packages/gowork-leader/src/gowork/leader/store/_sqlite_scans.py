@@ -108,8 +108,8 @@ BRIEFS = """
     CROSS JOIN standings ON standings.seq = specs.seq
 """
 #: How many have each status, from 1 to 5. The second select has the tasks whose ids are not in `ids` yet. The ids of
-#: members begin with the group's id and a slash, and `0` is the character after the slash.
-MEMBERS = """
+#: children begin with the group's id and a slash, and `0` is the character after the slash.
+CHILDREN = """
     SELECT json_array(
         count(*) FILTER (WHERE status = 1), count(*) FILTER (WHERE status = 2), count(*) FILTER (WHERE status = 3),
         count(*) FILTER (WHERE status = 4), count(*) FILTER (WHERE status = 5)
@@ -218,12 +218,12 @@ def last_failed(connection: apsw.Connection, limit: int, bytes_max: int) -> list
         return up_to(connection, [(seq, size) for _, seq, size in rows], bytes_max)
 
 
-def members(connection: apsw.Connection, group: str, above: int) -> dict[Status, int]:
-    """See Store.members."""
+def children(connection: apsw.Connection, group: str, above: int) -> dict[Status, int]:
+    """See Store.children."""
     values = {"first": f"{group}/", "last": f"{group}0", "above": above}
     return {
         Status(status): tasks
-        for status, tasks in enumerate(_decode_counts(_text(connection, MEMBERS, values)), 1)
+        for status, tasks in enumerate(_decode_counts(_text(connection, CHILDREN, values)), 1)
         if tasks
     }
 

@@ -352,8 +352,8 @@ class Store(Protocol):
         """
         ...
 
-    async def members(self, group: str, above: int) -> Mapping[Status, int]:
-        """Counts the members of a group: the tasks whose ids are its id, a slash, and one part without a slash.
+    async def children(self, group: str, above: int) -> Mapping[Status, int]:
+        """Counts the children of a group: the tasks whose ids are its id, a slash, and one part without a slash.
 
         Args:
             group: the id of the group.

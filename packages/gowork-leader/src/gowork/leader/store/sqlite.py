@@ -307,9 +307,9 @@ class SqliteStore:
         """See Store.page."""
         return await self._scan(_sqlite_query.page, query, after, limit, bytes_max, self._ids)
 
-    async def members(self, group: str, above: int) -> Mapping[Status, int]:
-        """See Store.members."""
-        return await self._scan(_sqlite_scans.members, group, above)
+    async def children(self, group: str, above: int) -> Mapping[Status, int]:
+        """See Store.children."""
+        return await self._scan(_sqlite_scans.children, group, above)
 
     async def changed_since(self, changed: int, limit: int) -> list[Record]:
         """See Store.changed_since."""

@@ -189,7 +189,7 @@ class Context:
 
     @property
     def is_group(self) -> bool:
-        """Whether the task is a group, which runs after its members."""
+        """Whether the task is a group, which runs after its children."""
         return getattr(self, "_is_group", False)
 
     @property

@@ -24,7 +24,7 @@ class FollowUps:
     __slots__ = ("_lock", "_payload_bytes", "_prefix", "tasks")
 
     def __init__(self, task_id: str, *, is_group: bool = False) -> None:
-        # The ids that are just the task's and a number are those of its members, if it is a group.
+        # The ids that are just the task's and a number are those of its children, if it is a group.
         self._prefix = f"{task_id}/then" if is_group else task_id
         self._lock = threading.Lock()
         self._payload_bytes = 0

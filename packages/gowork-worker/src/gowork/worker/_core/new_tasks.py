@@ -91,11 +91,11 @@ class TaskOptions(TypedDict, total=False):
     #: The ids of the tasks after which it runs, at most 1,000: tasks that the leader keeps, such as the one that
     #: schedules it, or others of the same attempt. With a leader that is too old for it, the attempt fails.
     after: Iterable[str] | None
-    #: How those, and the members of a group, must have ended: all completed (the default), all finished in whichever
+    #: How those, and the children of a group, must have ended: all completed (the default), all finished in whichever
     #: way, or any failed. When that can't be any more, the task is cancelled.
     after_rule: AfterRuleName | None
-    #: Makes the task a group, which runs after its members: how many there are, or True for a group that is open until
-    #: a client seals it. Its members are the tasks whose ids are its own, a slash, and one part more, such as those
+    #: Makes the task a group, which runs after its children: how many there are, or True for a group that is open until
+    #: a client seals it. Its children are the tasks whose ids are its own, a slash, and one part more, such as those
     #: that the same attempt schedules after it. With a leader that is too old for it, the attempt fails.
     group: int | None
 
@@ -166,7 +166,7 @@ class FollowUp:
     after: tuple[str, ...] = ()
     #: "all_completed", "all_finished", "any_failed", or empty for the first.
     after_rule: str = ""
-    #: How many members it has; None: it is no group; True: it is an open one.
+    #: How many children it has; None: it is no group; True: it is an open one.
     group: int | None = None
     #: The whole policy; None where there is none, or only a number of attempts.
     retry: RetryPolicy | None = None
@@ -235,7 +235,7 @@ def checked(options: Mapping[str, Any], now_ms: int) -> dict[str, Any]:
     if group is False:
         group = None
     elif group is not None and group is not True:
-        group = whole("group", group, 0, limits.MEMBERS_MAX)
+        group = whole("group", group, 0, limits.CHILDREN_MAX)
     if after_rule and not after and group is None:
         raise ValueError("after_rule: it is set without after; give the ids of the tasks after which it runs, too")
     return {

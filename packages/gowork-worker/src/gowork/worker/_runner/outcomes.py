@@ -167,7 +167,7 @@ def fill_follow_up(task: tasks.Task, follow_up: FollowUp) -> None:
     if follow_up.group is not None:
         task.group.SetInParent()
         if follow_up.group is not True:
-            task.group.members = follow_up.group
+            task.group.children = follow_up.group
     task.expires_at_ms = follow_up.expires_at_ms
     task.expires_in_ms = follow_up.expires_in_ms
     task.concurrency_key = follow_up.concurrency_key

@@ -179,7 +179,7 @@ class QueryConformance(Fixtures):
         assert await seqs_of_page(store, Query(statuses=frozenset({Status.COMPLETED}))) == [1]
         await store.close()
 
-    async def test_members_of_a_group_are_counted_by_their_ids_and_seqs(self, open_store: StoreFactory) -> None:
+    async def test_children_of_a_group_are_counted_by_their_ids_and_seqs(self, open_store: StoreFactory) -> None:
         store = open_store()
         await store.open()
         ids = ["g/old", "g", "g/0", "g/1", "g/0/0", "g0", "g/", "gg/0", "/g/0", "g/%_ü", "g/2"]
@@ -193,16 +193,16 @@ class QueryConformance(Fixtures):
                 ]
             )
         )
-        assert await store.members("g", 2) == {Status.COMPLETED: 1, Status.ERROR: 1, Status.PENDING: 3}
-        assert await store.members("g", 0) == {Status.COMPLETED: 1, Status.ERROR: 1, Status.PENDING: 4}
-        assert await store.members("g/0", 3) == {Status.COMPLETED: 1}
-        assert await store.members("g", 11) == {}
-        assert await store.members("x", 0) == {}
+        assert await store.children("g", 2) == {Status.COMPLETED: 1, Status.ERROR: 1, Status.PENDING: 3}
+        assert await store.children("g", 0) == {Status.COMPLETED: 1, Status.ERROR: 1, Status.PENDING: 4}
+        assert await store.children("g/0", 3) == {Status.COMPLETED: 1}
+        assert await store.children("g", 11) == {}
+        assert await store.children("x", 0) == {}
         await store.commit(Batch(deletes=[DeletedTask(3, "g/0", 3)]))
-        assert await store.members("g", 2) == {Status.ERROR: 1, Status.PENDING: 3}
+        assert await store.children("g", 2) == {Status.ERROR: 1, Status.PENDING: 3}
         await store.close()
 
-    async def test_members_are_counted_wherever_their_ids_are(self, open_store: StoreFactory) -> None:
+    async def test_children_are_counted_wherever_their_ids_are(self, open_store: StoreFactory) -> None:
         """Many tasks, because a store may keep the ids of the latest ones elsewhere."""
         store = open_store()
         await store.open()
@@ -213,12 +213,12 @@ class QueryConformance(Fixtures):
             ids = [f"{'gh'[seq % 2]}/{seq * 7919 % 200_003}" for seq in seqs]
             count += sum(id.startswith("g/") for id in ids)
             await store.commit(Batch([new_task(seq, id) for seq, id in zip(seqs, ids, strict=True)]))
-        assert await store.members("g", 0) == {Status.PENDING: count}
-        assert await store.members("g", 75_000) == {Status.PENDING: count // 2}
+        assert await store.children("g", 0) == {Status.PENDING: count}
+        assert await store.children("g", 75_000) == {Status.PENDING: count // 2}
         await store.close()
         store = open_store()
         await store.open()
-        assert await store.members("g", 0) == {Status.PENDING: count}
+        assert await store.children("g", 0) == {Status.PENDING: count}
         await store.close()
 
     async def test_changed_since_gives_whole_batches_in_their_order(self, open_store: StoreFactory) -> None:

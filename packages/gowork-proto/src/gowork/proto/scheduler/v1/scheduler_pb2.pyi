@@ -666,10 +666,10 @@ class Task(_message.Message):
 
     @_builtins.property
     def group(self) -> Global___GroupOptions:
-        """Makes the task a group: it runs after its members, as after_rule says. Its members are the tasks that are scheduled later than it
+        """Makes the task a group: it runs after its children, as after_rule says. Its children are the tasks that are scheduled later than it
         and whose ids are its own id, a slash, and one part without a slash. A group without a handler is run by nobody: it completes when
-        its members have, and its result is a JSON object of the numbers members, completed, failed and cancelled; it has no payload. The
-        leader keeps its members until it has ended. It counts as one of the tasks that come after others.
+        its children have, and its result is a JSON object of the numbers children, completed, failed and cancelled; it has no payload. The
+        leader keeps its children until it has ended. It counts as one of the tasks that come after others.
         """
 
     def __init__(
@@ -739,23 +739,23 @@ class GroupOptions(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    MEMBERS_FIELD_NUMBER: _builtins.int
-    members: _builtins.int
-    """How many members it will have; 0 is possible, too. Missing: it is open, and waits until SealGroup says it. More are refused
+    CHILDREN_FIELD_NUMBER: _builtins.int
+    children: _builtins.int
+    """How many children it will have; 0 is possible, too. Missing: it is open, and waits until SealGroup says it. More are refused
     (GROUP_SEALED).
     """
     def __init__(
         self,
         *,
-        members: _builtins.int | None = ...,
+        children: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_members", b"_members", "members", b"members"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_children", b"_children", "children", b"children"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_members", b"_members", "members", b"members"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_children", b"_children", "children", b"children"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__members: _TypeAlias = _typing.Literal["members"]  # noqa: Y015
-    _WhichOneofArgType__members: _TypeAlias = _typing.Literal["_members", b"_members"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__members) -> _WhichOneofReturnType__members | None: ...
+    _WhichOneofReturnType__children: _TypeAlias = _typing.Literal["children"]  # noqa: Y015
+    _WhichOneofArgType__children: _TypeAlias = _typing.Literal["_children", b"_children"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__children) -> _WhichOneofReturnType__children | None: ...
 
 Global___GroupOptions: _TypeAlias = GroupOptions  # noqa: Y015
 
@@ -3387,9 +3387,9 @@ class Group(_message.Message):
     """Where its task stands."""
     after_rule: Global___AfterRule.ValueType
     expected: _builtins.int
-    """How many members it will have. Missing: it is open."""
+    """How many children it will have. Missing: it is open."""
     unfinished: _builtins.int
-    """How many members wait or run, and how many have ended with COMPLETED, ERROR and CANCELLED. Those that were removed are in none."""
+    """How many children wait or run, and how many have ended with COMPLETED, ERROR and CANCELLED. Those that were removed are in none."""
     completed: _builtins.int
     failed: _builtins.int
     cancelled: _builtins.int
@@ -3422,23 +3422,23 @@ class SealGroupRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
-    MEMBERS_FIELD_NUMBER: _builtins.int
+    CHILDREN_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    members: _builtins.int
-    """How many members it has. Missing: as many as there are now."""
+    children: _builtins.int
+    """How many children it has. Missing: as many as there are now."""
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
-        members: _builtins.int | None = ...,
+        children: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_members", b"_members", "members", b"members"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_children", b"_children", "children", b"children"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_members", b"_members", "id", b"id", "members", b"members"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_children", b"_children", "children", b"children", "id", b"id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__members: _TypeAlias = _typing.Literal["members"]  # noqa: Y015
-    _WhichOneofArgType__members: _TypeAlias = _typing.Literal["_members", b"_members"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__members) -> _WhichOneofReturnType__members | None: ...
+    _WhichOneofReturnType__children: _TypeAlias = _typing.Literal["children"]  # noqa: Y015
+    _WhichOneofArgType__children: _TypeAlias = _typing.Literal["_children", b"_children"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__children) -> _WhichOneofReturnType__children | None: ...
 
 Global___SealGroupRequest: _TypeAlias = SealGroupRequest  # noqa: Y015
 

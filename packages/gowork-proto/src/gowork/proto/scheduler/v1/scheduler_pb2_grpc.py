@@ -544,11 +544,11 @@ class SchedulerServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def SealGroup(self, request, context):
-        """SealGroup says how many members a group has: no more can be added, and it ends when these have ended. Answers how far it is. To seal
+        """SealGroup says how many children a group has: no more can be added, and it ends when these have ended. Answers how far it is. To seal
         it once more with the same number, or with none, changes nothing.
 
         NOT_FOUND when no unfinished group has the id; FAILED_PRECONDITION (GROUP_SEALED) when it is sealed with another number;
-        INVALID_ARGUMENT when it has more members already.
+        INVALID_ARGUMENT when it has more children already.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -562,7 +562,7 @@ class SchedulerServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListGroups(self, request, context):
-        """ListGroups answers the groups that have not ended page by page, by id. A group that was cancelled because of its members has
+        """ListGroups answers the groups that have not ended page by page, by id. A group that was cancelled because of its children has
         not ended in this sense as long as a retry of one of them has it wait again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -203,16 +203,16 @@ class SchedulerServiceStub:
     RESOURCE_EXHAUSTED as for ScheduleTasks; FAILED_PRECONDITION when the tasks have a unique_key and not all of them can have it.
     """
     SealGroup: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.SealGroupRequest, _scheduler_pb2.SealGroupResponse]
-    """SealGroup says how many members a group has: no more can be added, and it ends when these have ended. Answers how far it is. To seal
+    """SealGroup says how many children a group has: no more can be added, and it ends when these have ended. Answers how far it is. To seal
     it once more with the same number, or with none, changes nothing.
 
     NOT_FOUND when no unfinished group has the id; FAILED_PRECONDITION (GROUP_SEALED) when it is sealed with another number;
-    INVALID_ARGUMENT when it has more members already.
+    INVALID_ARGUMENT when it has more children already.
     """
     GetGroup: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.GetGroupRequest, _scheduler_pb2.GetGroupResponse]
     """GetGroup answers how far a group is, also when it has ended, as long as its task is kept. NOT_FOUND when no group has the id."""
     ListGroups: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.ListGroupsRequest, _scheduler_pb2.ListGroupsResponse]
-    """ListGroups answers the groups that have not ended page by page, by id. A group that was cancelled because of its members has
+    """ListGroups answers the groups that have not ended page by page, by id. A group that was cancelled because of its children has
     not ended in this sense as long as a retry of one of them has it wait again.
     """
 
@@ -391,16 +391,16 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     RESOURCE_EXHAUSTED as for ScheduleTasks; FAILED_PRECONDITION when the tasks have a unique_key and not all of them can have it.
     """
     SealGroup: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.SealGroupRequest, _scheduler_pb2.SealGroupResponse]  # type: ignore[assignment]
-    """SealGroup says how many members a group has: no more can be added, and it ends when these have ended. Answers how far it is. To seal
+    """SealGroup says how many children a group has: no more can be added, and it ends when these have ended. Answers how far it is. To seal
     it once more with the same number, or with none, changes nothing.
 
     NOT_FOUND when no unfinished group has the id; FAILED_PRECONDITION (GROUP_SEALED) when it is sealed with another number;
-    INVALID_ARGUMENT when it has more members already.
+    INVALID_ARGUMENT when it has more children already.
     """
     GetGroup: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.GetGroupRequest, _scheduler_pb2.GetGroupResponse]  # type: ignore[assignment]
     """GetGroup answers how far a group is, also when it has ended, as long as its task is kept. NOT_FOUND when no group has the id."""
     ListGroups: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ListGroupsRequest, _scheduler_pb2.ListGroupsResponse]  # type: ignore[assignment]
-    """ListGroups answers the groups that have not ended page by page, by id. A group that was cancelled because of its members has
+    """ListGroups answers the groups that have not ended page by page, by id. A group that was cancelled because of its children has
     not ended in this sense as long as a retry of one of them has it wait again.
     """
 
@@ -786,11 +786,11 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _scheduler_pb2.SealGroupRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_scheduler_pb2.SealGroupResponse, _abc.Awaitable[_scheduler_pb2.SealGroupResponse]]:
-        """SealGroup says how many members a group has: no more can be added, and it ends when these have ended. Answers how far it is. To seal
+        """SealGroup says how many children a group has: no more can be added, and it ends when these have ended. Answers how far it is. To seal
         it once more with the same number, or with none, changes nothing.
 
         NOT_FOUND when no unfinished group has the id; FAILED_PRECONDITION (GROUP_SEALED) when it is sealed with another number;
-        INVALID_ARGUMENT when it has more members already.
+        INVALID_ARGUMENT when it has more children already.
         """
 
     @_abc_1.abstractmethod
@@ -807,7 +807,7 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _scheduler_pb2.ListGroupsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_scheduler_pb2.ListGroupsResponse, _abc.Awaitable[_scheduler_pb2.ListGroupsResponse]]:
-        """ListGroups answers the groups that have not ended page by page, by id. A group that was cancelled because of its members has
+        """ListGroups answers the groups that have not ended page by page, by id. A group that was cancelled because of its children has
         not ended in this sense as long as a retry of one of them has it wait again.
         """
 
