@@ -153,7 +153,7 @@ def test_an_open_group_takes_children_until_it_is_sealed(client: Client) -> None
         group.seal(2)
     sealed = client.groups.open(id="sealed", children=1)
     sealed.add(1, handler=square, delay=3600)
-    with pytest.raises(FailedPrecondition, match="is sealed with 1 children"):
+    with pytest.raises(FailedPrecondition, match="is sealed; children: 1 of 1"):
         sealed.add(2, handler=square)
     with pytest.raises(FailedPrecondition, match="can't have 2"):
         sealed.seal(2)

@@ -31,6 +31,7 @@ RUN_BY = {
     "docs/changing-payloads.md": "packages/gowork-testing/tests/test_testing_changing.py",
     "docs/coming-from.md": "tests/site/test_site_code.py",
     "docs/dependencies.md": "tests/site/test_site_code.py",
+    "docs/groups.md": "tests/site/test_site_code.py",
     "docs/django.md": "tests/embedding/test_embedding_pages.py",
     "docs/fastapi.md": "tests/embedding/test_embedding_pages.py",
     "docs/hooks.md": "tests/repository/test_repository_hooks.py",
@@ -66,6 +67,7 @@ SHELL_RUN_BY = {
 SHELL_CHECKED = {
     "docs/coming-from.md": "it needs a worker with gowork-plugin-shell",
     "docs/dependencies.md": "it is one command",
+    "docs/groups.md": "tests of gowork-cli run each of them",
     "docs/encryption.md": "it is one command",
     "docs/isolation.md": "its plugins do not exist",
     "docs/machines.md": "it needs two machines",

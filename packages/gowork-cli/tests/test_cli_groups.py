@@ -31,11 +31,11 @@ def test_a_group_is_opened_filled_sealed_and_ends(gowork: Any, id: str) -> None:
     assert record(gowork("groups", "open", id, "-o", "json")) == {"id": id}
     for name in "ab":
         gowork("add", f"{id}/{name}", "work", "--in", "1h")
-    assert "it is a group that is open; 2 children are there" in words(gowork("why", id))
+    assert "it is an open group; children so far: 2" in words(gowork("why", id))
     shown = words(gowork("show", id))
     assert "handler (none: it is a group)" in shown
     assert f"runs after its children, when all have completed; see gowork groups show {id}" in shown
-    assert "children 2 are there; it is open" in words(gowork("groups", "show", id))
+    assert "children 2 so far; it is open" in words(gowork("groups", "show", id))
     told = record(gowork("groups", "seal", id, "-o", "json"))
     assert (told["expected"], told["children"], told["unfinished"], told["status"]) == (2, 2, 2, "PENDING")
     row = next(line.split() for line in gowork("groups").stdout.splitlines() if id in line)
@@ -61,7 +61,7 @@ def test_a_sealed_group_says_how_many_are_there(gowork: Any, id: str) -> None:
         "--after-rule",
         "any_failed",
     )
-    assert "children 0 are there of 3" in words(gowork("groups", "show", id))
+    assert "children 0 of 3" in words(gowork("groups", "show", id))
     told = record(gowork("show", id, "-o", "json"))
     assert (told["handler"], told["payload"], told["after_rule"]) == ("nobody", "payload", "ANY_FAILED")
     assert "runs after its children, if one has failed" in words(gowork("show", id))

@@ -182,7 +182,7 @@ def test_a_sealed_group_takes_no_more_children() -> None:
     # The same once more is none more.
     assert core.submit(spec("g/0")) == cmd.Submitted(0, 1)
     refusal = core.refusal(cmd.Submit((spec("x"), spec("g/1"))))
-    assert refusal.message.startswith("tasks[1].id: group 'g' is sealed with 1 children, and has 1")
+    assert refusal.message.startswith("tasks[1].id: group 'g' is sealed; children: 1 of 1; use")
     assert core.refusal(cmd.Submit((group("h", 1), spec("h/0"), spec("h/1")))).code is cmd.GROUP_SEALED
 
 
@@ -371,7 +371,7 @@ def test_a_handler_adds_children_by_its_follow_ups() -> None:
     core.dispatch()
     core.report(worker, "g/1", Outcome.COMPLETED, follow_ups=(spec("g/3"),))
     assert core.status("g/1") is ERROR
-    assert "follow_ups[0].id: group 'g' is sealed" in core.failure("g/1").message
+    assert "follow_ups[0].id: group 'g' is sealed; children: 3 of 3" in core.failure("g/1").message
 
 
 def test_a_group_and_a_schedule_have_different_names() -> None:

@@ -261,13 +261,13 @@ class BrokenStore(SqliteStore):
         self.asked = 0
         self.asked_twice = asyncio.Event()
 
-    async def finished(self, failed: bool, limit: int) -> list[Finished]:
+    async def finished(self, failed: bool, limit: int, after: tuple[int, int] = (0, 0)) -> list[Finished]:
         self.asked += 1
         if self.asked == 2:
             self.asked_twice.set()
         if self.asked <= 2:
             raise self.error
-        return await super().finished(failed, limit)
+        return await super().finished(failed, limit, after)
 
 
 @pytest.mark.parametrize("error", [OverflowError("a defect"), StoreError("disk I/O error")])

@@ -141,11 +141,11 @@ async def test_groups_are_listed_by_id_page_by_page(leader: ServedLeader) -> Non
 async def test_why_tells_what_a_group_waits_for(leader: ServedLeader) -> None:
     await schedule(leader, task("a"), group("g", after=["a"]), task("g/0"))
     reason = await explain(leader, "g")
-    assert reason.message == "it is a group that is open; 1 children are there, and 1 of these have not ended"
+    assert reason.message == "it is an open group; children so far: 1, unfinished: 1"
     assert reason.advice == "when it has all of its children, `gowork groups seal g`"
     await leader.scheduler.SealGroup(pb.SealGroupRequest(id="g", children=3), timeout=PATIENCE)
     reason = await explain(leader, "g")
-    assert reason.message == "it is a group of 3 children, and 1 of these have not ended; 2 are still to come"
+    assert reason.message == "it is a group; children: 3, unfinished: 1, still to come: 2"
     await schedule(leader, task("g/1"), task("g/2"))
     for number in range(3):
         await leader.scheduler.CancelTask(pb.CancelTaskRequest(id=f"g/{number}"), timeout=PATIENCE)

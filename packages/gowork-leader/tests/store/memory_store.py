@@ -292,11 +292,12 @@ class MemoryStore:
         failed = len(self._finished(failed=True))
         return failed, len(self._finished(failed=False))
 
-    async def finished(self, failed: bool, limit: int) -> list[Finished]:
+    async def finished(self, failed: bool, limit: int, after: tuple[int, int] = (0, 0)) -> list[Finished]:
         return [
             Finished(record.seq, record.id, record.changed, record.standing.finished_ms)
-            for record in self._finished(failed=failed)[:limit]
-        ]
+            for record in self._finished(failed=failed)
+            if (record.changed, record.seq) > after
+        ][:limit]
 
     async def last_failed(self, limit: int, bytes_max: int) -> list[Record]:
         return up_to(reversed(self._finished(failed=True)), limit, bytes_max)

@@ -22,7 +22,7 @@ INDEX = "index"
 #: The pages, without their ending. The last part of a path is the page's name; a README has that of its folder.
 _PATHS = (
     "docs/tutorial", "docs/how-do-i", "docs/comparison", "docs/coming-from", "docs/support", "docs/retries",
-    "docs/testing", "docs/schedules", "docs/dependencies",
+    "docs/testing", "docs/schedules", "docs/dependencies", "docs/groups",
     "docs/upgrade-0.2", "docs/django", "docs/fastapi",
     "docs/machines", "docs/high-availability", "docs/operating", "docs/containers", "docs/ecs", "docs/access",
     "docs/tls", "docs/proxies", "docs/encryption", "docs/logs", "docs/tracing", "docs/runbook",

@@ -199,8 +199,8 @@ def _print(common: CommonOptions, group: GroupState) -> None:
     rows.add_column(overflow="fold")
     rows.add_row("id", plain(group.id))
     rows.add_row("status", styled(group.status))
-    there = f"{group.children:,} are there"
-    rows.add_row("children", f"{there}; it is open" if group.expected is None else f"{there} of {group.expected:,}")
+    of = "so far; it is open" if group.expected is None else f"of {group.expected:,}"
+    rows.add_row("children", f"{group.children:,} {of}")
     for name in ("unfinished", "completed", "failed", "cancelled"):
         rows.add_row(name, f"{getattr(group, name):,}")
     if group.created_at is not None:

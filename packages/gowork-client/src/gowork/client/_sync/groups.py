@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 class GroupHandle(TaskHandle[Any]):
     """A group: the handle of its task, and what concerns its children.
 
-    `result()` is what its handler returns; that of a group without a handler is a dict with the numbers of its children,
-    completed, failed and cancelled.
+    `result()` is what its handler returns. That of a group without a handler is a dict with the numbers `children`,
+    `completed`, `failed` and `cancelled`.
     """
 
     __slots__ = ()

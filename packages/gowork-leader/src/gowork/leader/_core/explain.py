@@ -214,11 +214,11 @@ def _children(id: str, children: Children) -> Reason:
     there, expected = children.there, children.expected
     unfinished = there - children.ended
     if expected is None:
-        message = f"it is a group that is open; {there} children are there, and {unfinished} of these have not ended"
+        message = f"it is an open group; children so far: {there}, unfinished: {unfinished}"
         return Reason(WaitCode.UPSTREAM, message, f"when it has all of its children, `gowork groups seal {id}`")
-    message = f"it is a group of {expected} children, and {unfinished} of these have not ended"
-    if there < expected:
-        message += f"; {expected - there} are still to come"
+    message = (
+        f"it is a group; children: {expected}, unfinished: {unfinished}, still to come: {max(0, expected - there)}"
+    )
     return Reason(WaitCode.UPSTREAM, message, f"`gowork groups show {id}` tells how far they are")
 
 

@@ -1,7 +1,7 @@
 """Decides on groups: which tasks become children, when one is sealed, and what comes of one that no handler runs.
 
-A group is a task, and comes after its children as `dependents` says. It is open until it is known how many children there
-will be. Then it is sealed, and has no more.
+A group is a task, and comes after its children as `dependents` says. It is open until it is known how many there will
+be. Then it is sealed, and gets no more.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def fault_of_children(state: State, specs: Sequence[Spec], made: Mapping[str, Sp
         else:
             expected, there = _room(group.children if group is not None else None, made.get(parent))
             if expected is not None and there + arriving[parent] > expected:
-                code, fault = cmd.GROUP_SEALED, f"group {parent!r} is sealed with {expected} children, and has {there}"
+                code, fault = cmd.GROUP_SEALED, f"group {parent!r} is sealed; children: {there} of {expected}"
         if fault:
             field = f"{prefix}[{place}].id"
             return cmd.Refused(code, f"{field}: {fault}; use another id", ((field, fault),))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from itertools import takewhile
 
 from msgspec import Struct
 
@@ -30,6 +31,9 @@ BATCH_TASKS_MAX = 1_000
 LOOK_SECONDS = 30.0
 #: The longest time that finished tasks are kept, in seconds.
 RETAIN_SECONDS_MAX = RETAIN_DAYS_MAX * 24 * 3600
+
+
+_NONE_PASSED = ((0, 0), 0)
 
 
 class Kept(Struct, frozen=True):
@@ -59,6 +63,10 @@ class Retention:
         self._ages = ages
         #: {status is ERROR: when the oldest such task finished}, as of the last look; 0: there is none.
         self._first_ms = {True: 0, False: 0}
+        #: {status is ERROR: the place in the order of finishing up to which all are kept, because others come after
+        #: them; how many these are}
+        self._passed = {True: _NONE_PASSED, False: _NONE_PASSED}
+        self._kept_before = 0
         #: The number of a batch: watchers are told no more of removals in earlier batches.
         self._forgotten_before = 0
 
@@ -95,6 +103,10 @@ class Retention:
         now = self._engine.now()
         wall_ms = self._ages.look(now, self._engine.changed)
         failed_tasks, tasks = self._engine.finished_tasks
+        if self._engine.kept_tasks < self._kept_before:
+            # Some of those that were passed over may be removed now.
+            self._passed = {True: _NONE_PASSED, False: _NONE_PASSED}
+        self._kept_before = self._engine.kept_tasks
         kept = self._kept
         more = False
         for failed, wanted_seconds, over in (
@@ -110,23 +122,26 @@ class Retention:
 
     async def _remove(self, failed: bool, old_ms: int, over: int, mono: float) -> bool:
         grown = self._ages.batch_at(mono - YOUNG_SECONDS)
-        # Some may have to be kept, and must not hide those behind them.
-        kept = self._engine.kept_tasks
-        first = await self._store.finished(failed, BATCH_TASKS_MAX + kept)
-        self._first_ms[failed] = first[0].finished_ms if first else 0
+        after, passed = self._passed[failed]
+        first = await self._store.finished(failed, BATCH_TASKS_MAX, after)
+        if not passed:
+            self._first_ms[failed] = first[0].finished_ms if first else 0
+        # Those that are kept must not hide those behind them.
+        kept = list(takewhile(lambda task: self._engine.keeps(task.id, task.seq), first))
+        if kept:
+            self._passed[failed] = (kept[-1].changed, kept[-1].seq), passed + len(kept)
         leaving = [
             task
-            for place, task in enumerate(first)
-            if task.finished_ms <= old_ms or (place < over and task.changed <= grown)
+            for place, task in enumerate(first, passed)
+            if (task.finished_ms <= old_ms or (place < over and task.changed <= grown))
+            and not self._engine.keeps(task.id, task.seq)
         ]
-        if kept:
-            leaving = [task for task in leaving if not self._engine.keeps(task.id, task.seq)][:BATCH_TASKS_MAX]
         if not leaving:
-            return False
+            return len(kept) == BATCH_TASKS_MAX
         # A task that ran again meanwhile finished after `last_ms`, or has not finished, and so stays.
         last_ms = max(task.finished_ms for task in leaving)
         await self._engine.ask(cmd.Purge([task.id for task in leaving], finished_by_ms=last_ms))
-        return len(leaving) == BATCH_TASKS_MAX
+        return len(first) == BATCH_TASKS_MAX
 
     async def _forget_removals(self, mono: float) -> None:
         before = self._ages.batch_at(mono - TOMBSTONE_SECONDS) + 1

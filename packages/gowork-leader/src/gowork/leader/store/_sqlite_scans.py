@@ -82,12 +82,15 @@ FINISHED_COUNTS = """
 
 def _finished_statement(*statuses: int) -> str:
     parts = (
-        f"SELECT changed, seq FROM standings INDEXED BY standings_by_status WHERE status = {status}"
+        f"""
+            SELECT changed, seq FROM standings INDEXED BY standings_by_status
+            WHERE status = {status} AND (changed, seq) > (:changed, :seq)
+        """
         for status in statuses
     )
     return f"""
         SELECT json_group_array(json_array(specs.seq, specs.id, first.changed, standings.at_ms)) FROM (
-            {" UNION ALL ".join(parts)} ORDER BY changed, seq LIMIT ?
+            {" UNION ALL ".join(parts)} ORDER BY changed, seq LIMIT :limit
         ) AS first CROSS JOIN standings ON standings.seq = first.seq CROSS JOIN specs ON specs.seq = first.seq
     """
 
@@ -206,9 +209,10 @@ def briefs(connection: apsw.Connection, ids: Sequence[str], known: TaskIds) -> l
     return [Brief(seq, id, Status(status), at_ms) for seq, id, status, at_ms in rows]
 
 
-def finished(connection: apsw.Connection, failed: bool, limit: int) -> list[Finished]:
+def finished(connection: apsw.Connection, failed: bool, limit: int, after: tuple[int, int]) -> list[Finished]:
     """See Store.finished."""
-    return [Finished(*row) for row in _decode_finished(_text(connection, FINISHED[failed], (limit,)))]
+    values = {"limit": limit, "changed": after[0], "seq": after[1]}
+    return [Finished(*row) for row in _decode_finished(_text(connection, FINISHED[failed], values))]
 
 
 def last_failed(connection: apsw.Connection, limit: int, bytes_max: int) -> list[Record]:

@@ -310,12 +310,13 @@ class Store(Protocol):
         """Returns how many finished tasks have the status ERROR, and how many have another."""
         ...
 
-    async def finished(self, failed: bool, limit: int) -> list[Finished]:
-        """Returns the tasks that finished first, in the order of `changed`, which is the order of finishing.
+    async def finished(self, failed: bool, limit: int, after: tuple[int, int] = (0, 0)) -> list[Finished]:
+        """Returns the tasks that finished first, ascending by (`changed`, seq), which is the order of finishing.
 
         Args:
             failed: True: tasks with status ERROR; False: the others.
             limit: the most tasks to return.
+            after: only tasks after this (`changed`, seq).
         """
         ...
 

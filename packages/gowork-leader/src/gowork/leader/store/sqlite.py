@@ -243,9 +243,9 @@ class SqliteStore:
         """See Store.finished_counts."""
         return await self._scan(_sqlite_scans.finished_counts)
 
-    async def finished(self, failed: bool, limit: int) -> list[Finished]:
+    async def finished(self, failed: bool, limit: int, after: tuple[int, int] = (0, 0)) -> list[Finished]:
         """See Store.finished."""
-        return await self._scan(_sqlite_scans.finished, failed, limit)
+        return await self._scan(_sqlite_scans.finished, failed, limit, after)
 
     async def last_failed(self, limit: int, bytes_max: int) -> list[Record]:
         """See Store.last_failed."""

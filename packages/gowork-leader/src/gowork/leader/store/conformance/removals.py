@@ -50,6 +50,9 @@ class RemovalConformance(Fixtures):
         for _ in range(2):
             assert await store.finished(False, 10) == others
             assert await store.finished(False, 2) == others[:2]
+            assert await store.finished(False, 10, (2, 3)) == others
+            assert await store.finished(False, 10, (2, 4)) == others[1:]
+            assert await store.finished(False, 1, (4, 7)) == others[2:]
             assert await store.finished(True, 10) == failed
             assert await store.finished(True, 1) == failed[:1]
             assert await store.finished_counts() == (2, 3)
