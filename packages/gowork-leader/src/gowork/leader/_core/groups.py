@@ -46,7 +46,7 @@ def seal_group(state: State, command: cmd.SealGroup) -> Decision:
 
 
 def state_of(children: Children, expected: int | None) -> cmd.GroupState:
-    """Returns how far a group is, of which so many children are expected."""
+    """Returns how far a group is that is to have `expected` children."""
     counts = children.counts
     return cmd.GroupState(
         expected, children.there - children.ended, counts[COMPLETED], counts[ERROR], counts[CANCELLED]
