@@ -27,7 +27,12 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted({path for pattern in ("*.md", "docs/**/*.md", "*/*/README.md") for path in ROOT.glob(pattern)})
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 #: The pages whose Python is run: each block begins with its file's name, and pytest runs those with tests.
-RUN_BY_PYTEST = [ROOT / "docs/retries.md", ROOT / "docs/coming-from.md", ROOT / "docs/dependencies.md", ROOT / "docs/groups.md"]
+RUN_BY_PYTEST = [
+    ROOT / "docs/retries.md",
+    ROOT / "docs/coming-from.md",
+    ROOT / "docs/dependencies.md",
+    ROOT / "docs/groups.md",
+]
 #: How long the tutorial may take, in seconds; it makes two environments and builds a package.
 TUTORIAL_SECONDS = 280.0
 #: The most blocks of all pages together that are not run.

@@ -121,6 +121,10 @@ async def test_a_group_is_answered_as_its_children_stand_also_when_it_has_ended(
     ended = await get(leader, "g")
     assert (ended.status, ended.after_rule, ended.expected) == (pb.TASK_STATUS_COMPLETED, 2, 4)
     assert (ended.unfinished, ended.completed, ended.failed, ended.cancelled) == (0, 1, 1, 2)
+    for request in (pb.SealGroupRequest(id="g"), pb.SealGroupRequest(id="g", children=4)):
+        assert (await leader.scheduler.SealGroup(request, timeout=PATIENCE)).group == ended
+    refusal = await refused(leader.scheduler.SealGroup(pb.SealGroupRequest(id="g", children=5), timeout=PATIENCE))
+    assert refusal.reason == "GROUP_ENDED"
 
 
 async def test_groups_are_listed_by_id_page_by_page(leader: ServedLeader) -> None:

@@ -246,8 +246,8 @@ class Groups:
             children: how many; None for as many as are there. The same once more changes nothing.
 
         Raises:
-            NotFound: when no unfinished group has the id.
-            FailedPrecondition: when it is sealed with another number.
+            NotFound: when no group has the id.
+            FailedPrecondition: when it is sealed with another number, or has ended with another one.
             InvalidArgument: when more children are there.
             CallError: when the leader refused otherwise, or could not be reached.
         """

@@ -13,6 +13,7 @@ from gowork.leader._core.dependents import Children
 from gowork.leader._core.groups import state_of
 from gowork.leader._core.model import AfterRule, Standing
 from gowork.leader._core.state import State
+from gowork.leader._engine.asked import RefusedError
 from gowork.leader._engine.loop import Engine
 from gowork.leader._rpc.boundary import refusing
 from gowork.leader._rpc.tokens import make_id_token, read_id_token
@@ -50,10 +51,21 @@ class Groups:
             check_children(request, "children", violations)
             if violations:
                 raise invalid(violations)
-            await self._engine.ask(
-                cmd.SealGroup(request.id, request.children if request.HasField("children") else None)
-            )
-            group = await self._get(request.id)
+            children = request.children if request.HasField("children") else None
+            try:
+                await self._engine.ask(cmd.SealGroup(request.id, children))
+            except RefusedError as error:
+                if error.refused.code is not cmd.GROUP_UNKNOWN:
+                    raise
+                # It may have been sealed by the same call before, and have ended since.
+                group = await self._get(request.id)
+                if children not in (None, group.expected):
+                    message = (
+                        f"group {request.id!r} ended with {group.expected} children, and can't have {children}"
+                    )
+                    raise Refusal(grpc.StatusCode.FAILED_PRECONDITION, "GROUP_ENDED", message) from None
+            else:
+                group = await self._get(request.id)
         return pb.SealGroupResponse(group=group)
 
     async def GetGroup(self, request: pb.GetGroupRequest, context: _Context) -> pb.GetGroupResponse:

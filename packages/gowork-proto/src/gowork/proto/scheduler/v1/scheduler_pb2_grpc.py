@@ -545,10 +545,10 @@ class SchedulerServiceServicer(object):
 
     def SealGroup(self, request, context):
         """SealGroup says how many children a group has: no more can be added, and it ends when these have ended. Answers how far it is. To seal
-        it once more with the same number, or with none, changes nothing.
+        it once more with the same number, or with none, changes nothing, also when it has ended.
 
-        NOT_FOUND when no unfinished group has the id; FAILED_PRECONDITION (GROUP_SEALED) when it is sealed with another number;
-        INVALID_ARGUMENT when it has more children already.
+        NOT_FOUND when no group has the id; FAILED_PRECONDITION when it is sealed with another number (GROUP_SEALED), or has ended with one
+        (GROUP_ENDED); INVALID_ARGUMENT when it has more children already.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

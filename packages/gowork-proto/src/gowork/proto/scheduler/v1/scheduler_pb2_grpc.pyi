@@ -204,10 +204,10 @@ class SchedulerServiceStub:
     """
     SealGroup: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.SealGroupRequest, _scheduler_pb2.SealGroupResponse]
     """SealGroup says how many children a group has: no more can be added, and it ends when these have ended. Answers how far it is. To seal
-    it once more with the same number, or with none, changes nothing.
+    it once more with the same number, or with none, changes nothing, also when it has ended.
 
-    NOT_FOUND when no unfinished group has the id; FAILED_PRECONDITION (GROUP_SEALED) when it is sealed with another number;
-    INVALID_ARGUMENT when it has more children already.
+    NOT_FOUND when no group has the id; FAILED_PRECONDITION when it is sealed with another number (GROUP_SEALED), or has ended with one
+    (GROUP_ENDED); INVALID_ARGUMENT when it has more children already.
     """
     GetGroup: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.GetGroupRequest, _scheduler_pb2.GetGroupResponse]
     """GetGroup answers how far a group is, also when it has ended, as long as its task is kept. NOT_FOUND when no group has the id."""
@@ -392,10 +392,10 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     """
     SealGroup: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.SealGroupRequest, _scheduler_pb2.SealGroupResponse]  # type: ignore[assignment]
     """SealGroup says how many children a group has: no more can be added, and it ends when these have ended. Answers how far it is. To seal
-    it once more with the same number, or with none, changes nothing.
+    it once more with the same number, or with none, changes nothing, also when it has ended.
 
-    NOT_FOUND when no unfinished group has the id; FAILED_PRECONDITION (GROUP_SEALED) when it is sealed with another number;
-    INVALID_ARGUMENT when it has more children already.
+    NOT_FOUND when no group has the id; FAILED_PRECONDITION when it is sealed with another number (GROUP_SEALED), or has ended with one
+    (GROUP_ENDED); INVALID_ARGUMENT when it has more children already.
     """
     GetGroup: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.GetGroupRequest, _scheduler_pb2.GetGroupResponse]  # type: ignore[assignment]
     """GetGroup answers how far a group is, also when it has ended, as long as its task is kept. NOT_FOUND when no group has the id."""
@@ -787,10 +787,10 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_scheduler_pb2.SealGroupResponse, _abc.Awaitable[_scheduler_pb2.SealGroupResponse]]:
         """SealGroup says how many children a group has: no more can be added, and it ends when these have ended. Answers how far it is. To seal
-        it once more with the same number, or with none, changes nothing.
+        it once more with the same number, or with none, changes nothing, also when it has ended.
 
-        NOT_FOUND when no unfinished group has the id; FAILED_PRECONDITION (GROUP_SEALED) when it is sealed with another number;
-        INVALID_ARGUMENT when it has more children already.
+        NOT_FOUND when no group has the id; FAILED_PRECONDITION when it is sealed with another number (GROUP_SEALED), or has ended with one
+        (GROUP_ENDED); INVALID_ARGUMENT when it has more children already.
         """
 
     @_abc_1.abstractmethod
