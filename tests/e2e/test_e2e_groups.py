@@ -213,3 +213,20 @@ def test_a_chain_runs_in_order_and_ends_with_the_first_failure(client: Client) -
     behind = client.chain([5, 6], handler=after_of, after=[chain[0]])
     assert behind[0].result(timeout=PATIENCE) == [5, "c1"]
     assert client.chain([]) == []
+
+
+def test_a_group_whose_unique_key_is_taken_is_not_scheduled(client: Client, cluster: Cluster) -> None:
+    then = NewTask(cluster.address, handler=total, unique="one-group", run_at=4_000_000_000)
+    first = client.groups.run([1, 2], handler=square, then=then)
+    second = client.groups.run([3, 4, 5], handler=square, then=then)
+    assert (second.id, first.is_new, second.is_new) == (first.id, True, False)
+    assert len(list(second.children())) == 2
+    first.cancel()
+
+
+@pytest.mark.parametrize("id", ["a*b", 'a"b', "a\\b", "a%b_", "ü/ö", "a//b", "/", "a/"])
+def test_the_id_of_a_group_may_have_any_characters(client: Client, id: str) -> None:
+    group = client.groups.run([1, 2], handler=square, id=id)
+    assert group.result(timeout=PATIENCE)["completed"] == 2
+    assert [child.id for child in group.children()] == [f"{id}/0", f"{id}/1"]
+    assert (group.state().completed, client.groups.cancel(id).cancelled) == (2, 0)

@@ -139,12 +139,19 @@ def group(id: str, children: int | None = None, **fields: Any) -> pb.Task:
     return pb.Task(id=id, group=pb.GroupOptions(children=children), **fields)
 
 
-async def test_a_group_knows_its_children_after_a_restart_wherever_they_are(tmp_path: Path) -> None:
+async def test_a_group_knows_its_children_after_a_restart_wherever_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gowork.leader._engine.loading.GROUPS_MAX", 2)
     async with running(tmp_path) as engine:
+        others = [group(id, handler="h", payload="{}") for id in "abcd"]
+        await submit(engine, *others, task("b/0", run_at_ms=2_000_000_000_000))
         await submit(engine, group("g", handler="h", payload="{}"), *(task(f"g/{number}") for number in range(9)))
         await work(engine, *(f"g/{number}" for number in range(5)))
     async with running(tmp_path) as engine:
         assert (await engine.ask(cmd.SealGroup("g"))) == cmd.GroupState(9, 4, 5, 0, 0)
         await work(engine, *(f"g/{number}" for number in range(5, 9)))
         await work(engine, "g")
-        assert set((await statuses(engine)).values()) == {Status.COMPLETED}
+        assert (await statuses(engine))["g"] is Status.COMPLETED
+        for id, children in zip("abcd", (0, 1, 0, 0), strict=True):
+            assert (await engine.ask(cmd.SealGroup(id))).expected == children

@@ -318,13 +318,16 @@ class MemoryStore:
         finished = [each for each in found if each.status in FINISHED]
         return [each for each in finished if before_ms is None or each.finished_ms < before_ms][:limit]
 
-    async def children(self, group: str, above: int) -> Mapping[Status, int]:
-        records = [task.record for task in self._tasks()]
-        return Counter(
-            record.standing.status
-            for record in records
-            if record.id.rpartition("/")[0] == group and "/" in record.id and record.seq > above
-        )
+    async def children(self, groups: Sequence[tuple[str, int]]) -> list[Mapping[Status, int]]:
+        records = [task.record for task in self._tasks() if "/" in task.record.id]
+        return [
+            Counter(
+                record.standing.status
+                for record in records
+                if record.id.rpartition("/")[0] == group and record.seq > above
+            )
+            for group, above in groups
+        ]
 
     async def changed_since(self, changed: int, limit: int) -> list[Record]:
         records = sorted((task.record for task in self._tasks()), key=lambda record: record.changed)

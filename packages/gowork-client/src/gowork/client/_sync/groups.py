@@ -70,9 +70,10 @@ class GroupHandle(TaskHandle[Any]):
 
     def children(self) -> Iterator[TaskHandle[Any]]:
         """Yields a handle for each child that is there, in the order in which they were scheduled."""
-        prefix = f"{self.id}/"
+        prefix, begun = f"{self.id}/", (self.state()).created_at
         for task in self._client.tasks(id_prefix=prefix):
-            if "/" not in task.id[len(prefix) :]:
+            # Older tasks are no children, whatever their ids.
+            if "/" not in task.id[len(prefix) :] and not (begun and task.created_at and task.created_at < begun):
                 yield self._client.handle(task.id)
 
     def as_completed(self, timeout: float | None = None) -> Iterator[TaskHandle[Any]]:
@@ -166,7 +167,7 @@ class Groups:
         if isinstance(payload, NewTask) and id is not None:
             payload = dataclasses.replace(payload, id=id)
         handle = self._client.schedule(payload, id=id, **cast("Any", options))
-        return self.handle(handle.id)
+        return GroupHandle(self._client, handle.id, None, "" if handle.is_new else handle.id)
 
     def run(
         self,
@@ -185,7 +186,8 @@ class Groups:
             payloads: those of the children, each as for schedule_many. Their ids are ID/0, ID/1 and so on.
             id: that of the group; None for a new UUIDv7.
             then: what runs when the children have ended: a NewTask with a handler. Its `after_rule` says how they must
-                have ended. None: nothing runs, and the group has completed when all children have.
+                have ended. If its key `unique` is taken, nothing is scheduled. None: nothing runs, and the group has
+                completed when all children have.
             options: the handler of the children and how to run them; see TaskOptions.
 
         Raises:
@@ -193,6 +195,9 @@ class Groups:
             AlreadyExists, FailedPrecondition, CallError: as for schedule_many. The group stays open then.
         """
         group = self.open(NewTask() if then is None else then, id=id)
+        if not group.is_new:
+            # The task that has the unique key of `then`.
+            return group
         children = 0
 
         def numbered() -> Iterator[NewTask]:

@@ -185,7 +185,9 @@ def new_tasks(
                 spec = spec.reckoned(now.wall_ms)
             seen[id] = spec
             at = _delayed(standing, spec) if spec.run_at_ms > now.wall_ms else standing
-            submitted.append(ch.TaskSubmitted(seq, spec, blocked(standing) if spec.waits_for_others else at))
+            submitted.append(
+                ch.TaskSubmitted(seq, spec, blocked(standing) if spec.after or spec.group is not None else at)
+            )
             seq += 1
         elif earlier.body != spec.body and (task is None or not was_asked_as(task.standing, spec.body)):
             where = "earlier in this batch" if task is None else "already scheduled"

@@ -56,7 +56,11 @@ def fault_of(
         made: all new tasks of the same decision, {id: spec}.
         prefix: what the list of the tasks is called in errors.
     """
-    new = {spec.id: spec for spec in specs if spec.waits_for_others and spec.id in made and spec.id not in state.tasks}
+    new = {
+        spec.id: spec
+        for spec in specs
+        if (spec.after or spec.group is not None) and spec.id in made and spec.id not in state.tasks
+    }
     if (new or state.dependents.groups) and (refused := fault_of_children(state, specs, made, prefix)) is not None:
         return refused
     if not new:

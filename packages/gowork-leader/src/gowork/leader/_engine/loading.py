@@ -6,7 +6,7 @@ rest is in the store alone.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 
 from gowork.leader._core import commands as cmd
@@ -28,8 +28,9 @@ from gowork.leader.store.protocol import Store
 #: for the pages.
 LANES_MAX = 50
 PAGE_BYTES_MAX = 16 << 20
-#: How many tasks are looked up at a time when a start works out which tasks wait for which.
+#: How many tasks, and how many groups, are looked up at a time when a start works out which tasks wait for which.
 BRIEFS_MAX = 50_000
+GROUPS_MAX = 1_000
 
 
 class Loader:
@@ -67,7 +68,11 @@ class Loader:
             for brief in await self._store.briefs(named[first : first + BRIEFS_MAX]):
                 statuses[brief.id] = brief.status
         groups = {id: fact.group for id, fact in self._state.facts.of(AFTER).items() if fact.group is not None}
-        children = {id: await self._store.children(id, group.above) for id, group in groups.items()}
+        asked = [(id, group.above) for id, group in groups.items()]
+        children: dict[str, Mapping[Status, int]] = {}
+        for first in range(0, len(asked), GROUPS_MAX):
+            some = asked[first : first + GROUPS_MAX]
+            children.update(zip([id for id, _ in some], await self._store.children(some), strict=True))
         link(self._state, statuses.get, children)
 
     @property

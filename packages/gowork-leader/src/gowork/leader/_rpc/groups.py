@@ -60,9 +60,7 @@ class Groups:
                 # It may have been sealed by the same call before, and have ended since.
                 group = await self._get(request.id)
                 if children not in (None, group.expected):
-                    message = (
-                        f"group {request.id!r} ended with {group.expected} children, and can't have {children}"
-                    )
+                    message = f"group {request.id!r} ended with {group.expected} children, and can't have {children}"
                     raise Refusal(grpc.StatusCode.FAILED_PRECONDITION, "GROUP_ENDED", message) from None
             else:
                 group = await self._get(request.id)
@@ -112,7 +110,8 @@ class Groups:
         standing = task.standing
         # A task that is changed gets another seq, and its children have been there before.
         above = task.seq if standing.edit is None else standing.edit.seq
-        children = Children(above, None, await self._store.children(id, above))
+        (counts,) = await self._store.children([(id, above)])
+        children = Children(above, None, counts)
         found = _Found(id, task.spec.after_rule, state_of(children, children.there), standing)
         return _message(found, standing)
 

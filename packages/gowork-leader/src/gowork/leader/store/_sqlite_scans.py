@@ -222,14 +222,14 @@ def last_failed(connection: apsw.Connection, limit: int, bytes_max: int) -> list
         return up_to(connection, [(seq, size) for _, seq, size in rows], bytes_max)
 
 
-def children(connection: apsw.Connection, group: str, above: int) -> dict[Status, int]:
+def children(connection: apsw.Connection, groups: Sequence[tuple[str, int]]) -> list[Mapping[Status, int]]:
     """See Store.children."""
-    values = {"first": f"{group}/", "last": f"{group}0", "above": above}
-    return {
-        Status(status): tasks
-        for status, tasks in enumerate(_decode_counts(_text(connection, CHILDREN, values)), 1)
-        if tasks
-    }
+    counted: list[Mapping[Status, int]] = []
+    for id, above in groups:
+        values = {"first": f"{id}/", "last": f"{id}0", "above": above}
+        counts = _decode_counts(_text(connection, CHILDREN, values))
+        counted.append({Status(status): tasks for status, tasks in enumerate(counts, 1) if tasks})
+    return counted
 
 
 def deleted_since(connection: apsw.Connection, changed: int, limit: int) -> list[tuple[int, str]]:

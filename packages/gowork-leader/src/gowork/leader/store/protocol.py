@@ -353,12 +353,13 @@ class Store(Protocol):
         """
         ...
 
-    async def children(self, group: str, above: int) -> Mapping[Status, int]:
-        """Counts the children of a group: the tasks whose ids are its id, a slash, and one part without a slash.
+    async def children(self, groups: Sequence[tuple[str, int]]) -> list[Mapping[Status, int]]:
+        """Counts the children of each of these groups by their status. A status that none has may be left out.
+
+        Children are the tasks whose ids are the group's, a slash, and one part without a slash.
 
         Args:
-            group: the id of the group.
-            above: only tasks with a seq above this.
+            groups: at most 1,000 of (id of the group, seq: only tasks with a higher one are children).
         """
         ...
 

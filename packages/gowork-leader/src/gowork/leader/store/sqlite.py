@@ -307,9 +307,9 @@ class SqliteStore:
         """See Store.page."""
         return await self._scan(_sqlite_query.page, query, after, limit, bytes_max, self._ids)
 
-    async def children(self, group: str, above: int) -> Mapping[Status, int]:
+    async def children(self, groups: Sequence[tuple[str, int]]) -> list[Mapping[Status, int]]:
         """See Store.children."""
-        return await self._scan(_sqlite_scans.children, group, above)
+        return await self._scan(_sqlite_scans.children, groups)
 
     async def changed_since(self, changed: int, limit: int) -> list[Record]:
         """See Store.changed_since."""
