@@ -31,7 +31,7 @@ class Verdict(enum.Enum):
 class Children:
     """The children of a group, counted."""
 
-    __slots__ = ("above", "counts", "expected")
+    __slots__ = ("above", "cancelled", "completed", "expected", "failed", "there")
 
     def __init__(self, above: int, expected: int | None, counts: Mapping[Status, int]) -> None:
         """Args:
@@ -41,34 +41,39 @@ class Children:
         """
         self.above = above
         self.expected = expected
-        self.counts = dict.fromkeys(Status, 0) | dict(counts)
-
-    @property
-    def there(self) -> int:
-        """How many there are."""
-        return sum(self.counts.values())
-
-    @property
-    def ended(self) -> int:
-        """How many have ended."""
-        return self.counts[COMPLETED] + self.without
+        self.there = sum(counts.values())
+        self.completed = counts.get(COMPLETED, 0)
+        self.failed = counts.get(ERROR, 0)
+        self.cancelled = counts.get(CANCELLED, 0)
 
     @property
     def without(self) -> int:
         """How many have ended without completing."""
-        return self.counts[CANCELLED] + self.counts[ERROR]
+        return self.failed + self.cancelled
+
+    @property
+    def ended(self) -> int:
+        """How many have ended."""
+        return self.completed + self.failed + self.cancelled
 
     @property
     def unfinished(self) -> int:
         """How many have not ended, those that are still to come included. While it is open, one is still to come."""
-        there = self.there
-        return (there + 1 if self.expected is None else max(there, self.expected)) - self.ended
+        there, expected = self.there, self.expected
+        if expected is None:
+            there += 1
+        elif expected > there:
+            there = expected
+        return there - self.ended
 
-    def move(self, before: Status | None, after: Status) -> None:
-        """Notes that a child is there, or stands elsewhere."""
-        if before is not None:
-            self.counts[before] -= 1
-        self.counts[after] += 1
+    def count(self, status: Status, by: int) -> None:
+        """Notes that a child has ended so (1), or no longer has (-1)."""
+        if status is COMPLETED:
+            self.completed += by
+        elif status is ERROR:
+            self.failed += by
+        else:
+            self.cancelled += by
 
 
 class Dependent:
@@ -196,16 +201,26 @@ class Dependents:
             before: where it stood; None: it is new.
             after: where it stands.
         """
+        had, has = before is not None and before >= COMPLETED, after >= COMPLETED
+        if before is not None and had == has:
+            return
         parent = self.group_of(id, seq)
         if not parent:
             return
         group = self.groups[parent]
         assert group.children is not None
-        group.children.move(before, after)
-        if after in (CANCELLED, ERROR):
-            group.culprit = id
-        elif group.culprit == id:
-            group.culprit = ""
+        if before is None:
+            # It can't decide anything yet.
+            group.children.there += 1
+            return
+        if has:
+            group.children.count(after, 1)
+            if after is not COMPLETED:
+                group.culprit = id
+        else:
+            group.children.count(before, -1)
+            if group.culprit == id:
+                group.culprit = ""
         self._look_at(parent)
 
     def seal(self, id: str, expected: int) -> None:

@@ -15,7 +15,7 @@ from gowork.leader._core import changes as ch
 from gowork.leader._core import commands as cmd
 from gowork.leader._core.decision import Decision
 from gowork.leader._core.dependents import Children
-from gowork.leader._core.model import CANCELLED, COMPLETED, ERROR, Spec
+from gowork.leader._core.model import Spec
 from gowork.leader._core.state import State
 
 _encode_json = msgspec.json.Encoder().encode
@@ -47,20 +47,17 @@ def seal_group(state: State, command: cmd.SealGroup) -> Decision:
 
 def state_of(children: Children, expected: int | None) -> cmd.GroupState:
     """Returns how far a group is that is to have `expected` children."""
-    counts = children.counts
-    return cmd.GroupState(
-        expected, children.there - children.ended, counts[COMPLETED], counts[ERROR], counts[CANCELLED]
-    )
+    unfinished = children.there - children.ended
+    return cmd.GroupState(expected, unfinished, children.completed, children.failed, children.cancelled)
 
 
 def result_of(children: Children) -> str:
     """Returns the result of a group that no handler runs: how its children have ended, as JSON."""
-    counts = children.counts
     numbers = {
         "children": children.there,
-        "completed": counts[COMPLETED],
-        "failed": counts[ERROR],
-        "cancelled": counts[CANCELLED],
+        "completed": children.completed,
+        "failed": children.failed,
+        "cancelled": children.cancelled,
     }
     return _encode_json(numbers).decode()
 

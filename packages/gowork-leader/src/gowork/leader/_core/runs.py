@@ -103,7 +103,7 @@ def _granted(state: State, changes: Sequence[ch.Change], at: int, task: Task) ->
         moves.append(change)
     if len(run) < _GRANTS_MIN:
         return at
-    pending, groups = state.pending, state.dependents.groups
+    pending = state.pending
     submitted, moved, started = pending.submitted, pending.moved, pending.tally.started
     state.queues.start_run(key, run)
     worker = workers[moves[0].standing.instance]
@@ -114,8 +114,6 @@ def _granted(state: State, changes: Sequence[ch.Change], at: int, task: Task) ->
         id = change.id
         if id not in submitted:
             moved[id] = task
-        if groups:
-            state.dependents.child_moved(id, task.seq, PENDING, RUNNING)
         if new.grants == 1:
             started.append((task.spec, waited_ms(task.spec, new)))
         worker.held[new.fence] = id
