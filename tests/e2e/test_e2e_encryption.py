@@ -65,6 +65,11 @@ def returns(n: int) -> bytes:
     return bytes(n)
 
 @handler
+def groups(ctx: Context) -> None:
+    ctx.schedule(id="made", group=1)
+    ctx.schedule("SECRET child", id="made/0", handler="answers")
+
+@handler
 def nested(ctx: Context) -> None:
     ctx.schedule("SECRET" + "x" * ((1 << 20) - 6), handler="answers")
 """
@@ -352,6 +357,20 @@ def test_a_worker_that_requires_encryption_refuses_clear_payloads(cluster: Clust
     with pytest.raises(TaskFailed, match="REJECTED.*it is not encrypted.*--require-encryption"):
         cluster.client("").schedule(1, handler="returns").result(timeout=60)
     assert cluster.client().schedule(1, handler="returns").result(timeout=60) == b"\0"
+
+
+@pytest.mark.longer
+def test_groups_are_encrypted_but_those_that_nobody_runs(cluster: Cluster) -> None:
+    cluster.worker(f"--keys={cluster.keys}")
+    client = cluster.client()
+    group = client.groups.run(["SECRET 1", "SECRET 2"], handler="answers")
+    assert group.result(timeout=60)["completed"] == 2
+    assert list(group.results()) == [b"SECRET bytes"] * 2
+    client.schedule("SECRET", id="makes", handler="groups").result(timeout=60)
+    assert client.groups.handle("made").result(timeout=60)["completed"] == 1
+    found = client.get("made/0")
+    assert (found.payload, found.encrypted) == ("SECRET child", {})
+    assert cluster.seen("SECRET") == []
 
 
 @pytest.mark.longer

@@ -200,6 +200,15 @@ def test_a_follow_up_takes_every_option() -> None:
     assert second.retry == tasks.RetryPolicy(max_attempts=3)
 
 
+def test_a_group_that_no_handler_runs_needs_no_payload() -> None:
+    ctx = context()
+    ctx.schedule(id="g", group=2)
+    with pytest.raises(ValueError, match="payload: it is empty and no handler is named"):
+        ctx.schedule(id="h", group=False)
+    (group,) = sent(ctx)
+    assert (group.handler, group.payload, group.group.children) == ("", "", 2)
+
+
 def test_the_follow_ups_of_a_group_are_none_of_its_children() -> None:
     ctx = FakeContext(id="g", is_group=True)
     assert ctx.is_group

@@ -54,7 +54,7 @@ class FollowUps:
                 fields = checked(options_of(item, options), now_ms)
                 payload, own_id = item.payload, id if item.id is None else item.id  # type: ignore[attr-defined]
             text, data, form = encode_payload(payload)
-            if not (text or data or fields["handler"]):
+            if not (text or data or fields["handler"] or fields["group"] is not None):
                 raise ValueError("payload: it is empty and no handler is named; give one of the two")
             size += len(data) or len(text.encode())
             encoded.append({"id": own_id, "payload": text, "data": data, "payload_form": form, **fields})
