@@ -58,3 +58,37 @@ def test_what_does_not_hang_together_is_refused(gowork: Any, invoke: Any, mark: 
     told = gowork("add", "work", "--after", mark)
     assert told.exit_code != 0
     assert f"no task has the id '{mark}'" in " ".join(told.stderr.split())
+
+
+def test_the_tasks_before_a_task_are_drawn_with_those_before_them(gowork: Any, mark: str) -> None:
+    a, b, c, d = (f"{mark}-{letter}" for letter in "abcd")
+    gowork("add", a, "work", "--in", "1h")
+    gowork("add", b, "work", "--after", a)
+    gowork("add", c, "work", "--after", a)
+    gowork("add", d, "work", "--after", b, "--after", c, "--after", a)
+    drawn = gowork("show", d).stdout.partition("\nruns after\n")[2].splitlines()
+    assert [line.strip() for line in drawn] == [
+        f"├── {b} PENDING",
+        f"│   └── {a} (see above)",
+        f"├── {c} PENDING",
+        f"│   └── {a} (see above)",
+        f"└── {a} PENDING",
+    ]
+    gowork("cancel", a)
+    gowork("wait", d, "--timeout", "30")
+    assert f"{c} CANCELLED" in gowork("show", d).stdout
+    assert "\nruns after\n" not in gowork("show", a).stdout
+
+
+def test_a_long_chain_is_not_drawn_to_its_end(gowork: Any, mark: str, tmp_path: Path) -> None:
+    lines = [{"payload": "x", "id": f"{mark}-0", "in": "1h"}]
+    lines += [{"payload": "x", "id": f"{mark}-{n}", "after": [f"{mark}-{n - 1}"]} for n in range(1, 10)]
+    lines += [{"payload": "x", "id": f"{mark}-wide{n}", "in": "1h"} for n in range(50)]
+    lines.append({"payload": "x", "id": f"{mark}-all", "after": [f"{mark}-wide{n}" for n in range(50)]})
+    file = tmp_path / "tasks.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    gowork("add", "--file", str(file))
+    drawn = gowork("show", f"{mark}-9").stdout
+    assert f"{mark}-3 PENDING" in drawn
+    assert "… and 1 before it" in drawn
+    assert "… and 10 more" in gowork("show", f"{mark}-all").stdout

@@ -15,6 +15,7 @@ from gowork.cli.completions import complete_task_id
 from gowork.cli.options import CommonOptions, OutputFormat, common_options, pass_common
 from gowork.cli.output import STYLES, ago, console, harmless, local, plain, span, styled, table, write_record
 from gowork.cli.records import result_value, task_record
+from gowork.cli.upstream import upstream_tree
 from gowork.client import AfterRule, Attempt, AttemptOutcome, OnLost, TaskInfo
 
 #: The width of the timeline, in characters.
@@ -40,11 +41,15 @@ Examples:
 @common_options
 @pass_common
 def show(common: CommonOptions, task_id: str) -> None:
-    """Show one task in full, with a timeline of its attempts."""
+    """Show one task in full, with a timeline of its attempts, and the tasks before it."""
     with common.client() as client:
         task = client.get(task_id)
+        tree = upstream_tree(client, task) if task.after and common.output is OutputFormat.TABLE else None
     if common.output is OutputFormat.TABLE:
         print_task(console(), task)
+        if tree is not None:
+            console().print()
+            console().print(tree)
     else:
         write_record(task_record(task, explained=True), common.output)
 
