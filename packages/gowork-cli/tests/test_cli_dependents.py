@@ -81,7 +81,7 @@ def test_the_tasks_before_a_task_are_drawn_with_those_before_them(gowork: Any, m
 
 
 def test_a_long_chain_is_not_drawn_to_its_end(gowork: Any, mark: str, tmp_path: Path) -> None:
-    lines = [{"payload": "x", "id": f"{mark}-0", "in": "1h"}]
+    lines: list[dict[str, Any]] = [{"payload": "x", "id": f"{mark}-0", "in": "1h"}]
     lines += [{"payload": "x", "id": f"{mark}-{n}", "after": [f"{mark}-{n - 1}"]} for n in range(1, 10)]
     lines += [{"payload": "x", "id": f"{mark}-wide{n}", "in": "1h"} for n in range(50)]
     lines.append({"payload": "x", "id": f"{mark}-all", "after": [f"{mark}-wide{n}" for n in range(50)]})

@@ -198,7 +198,7 @@ async def test_what_is_no_group_is_not_found(leader: ServedLeader) -> None:
 
 async def test_a_group_that_was_changed_tells_of_its_children_when_it_has_ended(leader: ServedLeader) -> None:
     await schedule(leader, group("g"), task("g/0"))
-    await leader.scheduler.UpdateTask(pb.UpdateTaskRequest(id="g", priority=3), timeout=PATIENCE)
+    await leader.scheduler.UpdateTask(pb.UpdateTaskRequest(id="g", priority=pb.TASK_PRIORITY_HIGH), timeout=PATIENCE)
     await leader.scheduler.SealGroup(pb.SealGroupRequest(id="g"), timeout=PATIENCE)
     async with leader.worker() as worker:
         (grant,) = await worker.grants(1)
