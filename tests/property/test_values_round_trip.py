@@ -99,10 +99,15 @@ def _union(items: tuple[Case, Case]) -> Case:
     if {int, _NATURAL} <= set(get_args(made)):
         # msgspec holds every number to the bounds of either.
         reject()
-    if all("first_field" in getattr(each, "__annotations__", ()) for each in get_args(made)):
+    if all(_has_a_field(each) for each in get_args(made)):
         # What is written says nothing of which of the two it was.
         reject()
     return made, items[0][1] | items[1][1]
+
+
+def _has_a_field(kind: Any) -> bool:
+    # Models that older versions of pydantic make have no annotations.
+    return any("first_field" in getattr(kind, name, ()) for name in ("__annotations__", "model_fields"))
 
 
 def _dataclass(item: Case) -> Case:
