@@ -106,8 +106,8 @@ def _union(items: tuple[Case, Case]) -> Case:
 
 
 def _has_a_field(kind: Any) -> bool:
-    # Models that older versions of pydantic make have no annotations.
-    return any("first_field" in getattr(kind, name, ()) for name in ("__annotations__", "model_fields"))
+    # Dataclasses that older versions of pydantic make have no annotations.
+    return any("first_field" in getattr(kind, name, ()) for name in ("__annotations__", "__dataclass_fields__"))
 
 
 def _dataclass(item: Case) -> Case:
