@@ -319,3 +319,21 @@ async def test_children_of_a_group_stay_until_it_has_ended_and_hide_nothing(
             await kept.engine.read(lambda _: None)
         left = await kept.sweep()
         assert left == ["g/4", "g"]
+
+
+async def test_what_was_passed_over_goes_though_more_has_to_be_kept_by_then(tmp_path: Path) -> None:
+    async with keeping(tmp_path, seconds=DAY) as kept:
+        await kept.sweep()
+        rule = pb.AFTER_RULE_ALL_FINISHED
+        groups = [
+            pb.Task(id="g", group=pb.GroupOptions(children=2), after_rule=rule),
+            pb.Task(id="h", group=pb.GroupOptions(children=9), after_rule=rule),
+        ]
+        await kept.engine.ask(cmd.Submit([spec_from(group) for group in groups]))
+        await kept.finish("g/0")
+        kept.clock.pass_time(DAY + 1)
+        assert await kept.sweep() == ["g/0"]
+        await kept.finish("g/1", "h/0", "h/1", "h/2")
+        while await kept.engine.read(lambda state: "g" in state.dependents.groups):
+            pass
+        assert "g/0" not in await kept.sweep()

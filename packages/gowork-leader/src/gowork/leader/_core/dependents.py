@@ -115,7 +115,7 @@ class Dependent:
 class Dependents:
     """The tasks that come after others, by both ends."""
 
-    __slots__ = ("_kept", "by_id", "edges", "groups", "in_hand", "live", "of", "undecided")
+    __slots__ = ("_kept", "by_id", "edges", "groups", "in_hand", "live", "of", "released", "undecided")
 
     def __init__(self) -> None:
         #: {id of a task that comes after others: it}
@@ -129,6 +129,8 @@ class Dependents:
         #: How many dependents have not ended, and how many ids they name in all.
         self.live = 0
         self.edges = 0
+        #: How often tasks no longer had to be kept, because one that came after them has ended.
+        self.released = 0
         #: Those that have to be looked at, because their numbers have changed, in order.
         self.undecided: dict[str, None] = {}
         #: Those of them that the current batch looks at. Their tasks are in memory, unless they are no longer there.
@@ -252,6 +254,7 @@ class Dependents:
             return
         dependent.is_live = is_live
         by = 1 if is_live else -1
+        self.released += not is_live
         self.live += by
         self.edges += by * len(dependent.ids)
         for upstream in dependent.ids:

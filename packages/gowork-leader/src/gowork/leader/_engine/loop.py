@@ -193,6 +193,11 @@ class Engine:
         """How many tasks that have ended may be kept, because others come after them that have not ended."""
         return self._state.dependents.kept
 
+    @property
+    def released(self) -> int:
+        """How often tasks that were kept for others no longer had to be."""
+        return self._state.dependents.released
+
     def keeps(self, id: str, seq: int) -> bool:
         """Whether a task that has ended is kept, because others come after it that have not ended."""
         return self._state.dependents.keeps(id, seq)

@@ -66,7 +66,7 @@ class Retention:
         #: {status is ERROR: the place in the order of finishing up to which all are kept, because others come after
         #: them; how many these are}
         self._passed = {True: _NONE_PASSED, False: _NONE_PASSED}
-        self._kept_before = 0
+        self._released_before = 0
         #: The number of a batch: watchers are told no more of removals in earlier batches.
         self._forgotten_before = 0
 
@@ -103,10 +103,10 @@ class Retention:
         now = self._engine.now()
         wall_ms = self._ages.look(now, self._engine.changed)
         failed_tasks, tasks = self._engine.finished_tasks
-        if self._engine.kept_tasks < self._kept_before:
+        if self._engine.released != self._released_before:
             # Some of those that were passed over may be removed now.
             self._passed = {True: _NONE_PASSED, False: _NONE_PASSED}
-        self._kept_before = self._engine.kept_tasks
+        self._released_before = self._engine.released
         kept = self._kept
         more = False
         for failed, wanted_seconds, over in (
