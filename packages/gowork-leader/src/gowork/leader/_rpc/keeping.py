@@ -69,9 +69,10 @@ class Keeping:
             # Some may have to be kept, and must not hide those behind them.
             most = PURGE_TASKS_MAX + self._engine.kept_tasks
             selected = await self._store.select_finished(query, before_ms, most)
-            if selected:
-                purged += (await self._engine.ask(cmd.Purge([task.id for task in selected], finished_by_ms))).tasks
-            if len(selected) < most:
+            leaving = [task.id for task in selected if not self._engine.keeps(task.id, task.seq)][:PURGE_TASKS_MAX]
+            if leaving:
+                purged += (await self._engine.ask(cmd.Purge(leaving, finished_by_ms))).tasks
+            if len(leaving) < PURGE_TASKS_MAX:
                 return pb.PurgeTasksResponse(purged=purged)
         return pb.PurgeTasksResponse(purged=purged, more=True)
 
