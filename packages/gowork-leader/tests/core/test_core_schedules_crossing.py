@@ -169,7 +169,8 @@ def test_a_backfill_makes_all_tasks_or_none_when_they_have_a_key():
 
 def test_the_holder_of_a_key_is_in_the_store_alone_when_a_tick_asks():
     core = scheduled()
-    core.submit(spec("other", unique="k"), spec("before"))
+    # One that is delayed is not in a window.
+    core.submit(spec("other", unique="k", run_in_ms=60 * MINUTE_MS))
     core.restart()
     core.pass_time(60)
     assert (made(core), skipped(core, SkipReason.OVERLAP)) == ([], 1)
@@ -177,10 +178,13 @@ def test_the_holder_of_a_key_is_in_the_store_alone_when_a_tick_asks():
 
 def test_the_holder_of_a_key_is_loaded_for_a_trigger_and_a_backfill():
     core = scheduled()
-    core.submit(spec("other", unique="k"))
+    core.submit(spec("other", unique="k", run_in_ms=60 * MINUTE_MS))
     core.restart()
+    # The first tick works out when the schedule ticks next, and looks at the key.
+    core.tick()
     assert trigger(core) == cmd.Triggered("other", existing=True)
     core.restart()
+    core.tick()
     assert core.refusal(backfill(core, -1)).code is cmd.KEY_TAKEN
 
 
