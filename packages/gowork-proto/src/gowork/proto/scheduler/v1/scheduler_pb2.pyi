@@ -165,6 +165,8 @@ class _AttemptOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Attemp
     ATTEMPT_OUTCOME_CANCELLED: _AttemptOutcome.ValueType  # 6
     ATTEMPT_OUTCOME_SNOOZED: _AttemptOutcome.ValueType  # 7
     """The handler asked to be run again later; it does not count. Past five in a row it waits for a second at least."""
+    ATTEMPT_OUTCOME_WAITING: _AttemptOutcome.ValueType  # 8
+    """The handler ended, and the task waits for other tasks. Then its next handler runs, and none of the attempts before count."""
 
 class AttemptOutcome(_AttemptOutcome, metaclass=_AttemptOutcomeEnumTypeWrapper): ...
 
@@ -183,6 +185,8 @@ next ones wait, up to 30 s, and past a hundred they count.
 ATTEMPT_OUTCOME_CANCELLED: AttemptOutcome.ValueType  # 6
 ATTEMPT_OUTCOME_SNOOZED: AttemptOutcome.ValueType  # 7
 """The handler asked to be run again later; it does not count. Past five in a row it waits for a second at least."""
+ATTEMPT_OUTCOME_WAITING: AttemptOutcome.ValueType  # 8
+"""The handler ended, and the task waits for other tasks. Then its next handler runs, and none of the attempts before count."""
 Global___AttemptOutcome: _TypeAlias = AttemptOutcome  # noqa: Y015
 
 class _FailureKind:
@@ -540,6 +544,7 @@ class Task(_message.Message):
     AFTER_FIELD_NUMBER: _builtins.int
     AFTER_RULE_FIELD_NUMBER: _builtins.int
     GROUP_FIELD_NUMBER: _builtins.int
+    IS_WAITING_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The key of the task: 1 to 256 bytes, printable."""
     payload: _builtins.str
@@ -627,6 +632,8 @@ class Task(_message.Message):
     """
     after_rule: Global___AfterRule.ValueType
     """With after or group: how those tasks must have ended. UNSPECIFIED means ALL_COMPLETED."""
+    is_waiting: _builtins.bool
+    """Output only: it is PENDING and waits for the tasks in after, or for its children. It may have run before, and have scheduled them."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """At most 64, keys of 1 to 63 bytes, values of at most 253."""
@@ -717,10 +724,11 @@ class Task(_message.Message):
         after: _abc.Iterable[_builtins.str] | None = ...,
         after_rule: Global___AfterRule.ValueType = ...,
         group: Global___GroupOptions | None = ...,
+        is_waiting: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_status", b"_status", "failure", b"failure", "group", b"group", "priority", b"priority", "progress", b"progress", "retry", b"retry", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_status", b"_status", "after", b"after", "after_rule", b"after_rule", "attempts", b"attempts", "attempts_used", b"attempts_used", "cancel_requested", b"cancel_requested", "changed_at_ms", b"changed_at_ms", "changed_fields", b"changed_fields", "concurrency_key", b"concurrency_key", "created_at_ms", b"created_at_ms", "data", b"data", "delay_ms", b"delay_ms", "expires_at_ms", b"expires_at_ms", "expires_in_ms", b"expires_in_ms", "failure", b"failure", "fence", b"fence", "finished_at_ms", b"finished_at_ms", "group", b"group", "handler", b"handler", "id", b"id", "labels", b"labels", "on_lost", b"on_lost", "payload", b"payload", "payload_form", b"payload_form", "plugin_version", b"plugin_version", "priority", b"priority", "progress", b"progress", "queue", b"queue", "result", b"result", "result_data", b"result_data", "result_is_empty_data", b"result_is_empty_data", "retry", b"retry", "run_at_ms", b"run_at_ms", "selector", b"selector", "started_at_ms", b"started_at_ms", "status", b"status", "time_limit_ms", b"time_limit_ms", "traceparent", b"traceparent", "tracestate", b"tracestate", "unique_for_ms", b"unique_for_ms", "unique_key", b"unique_key", "waiting_reason", b"waiting_reason", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_status", b"_status", "after", b"after", "after_rule", b"after_rule", "attempts", b"attempts", "attempts_used", b"attempts_used", "cancel_requested", b"cancel_requested", "changed_at_ms", b"changed_at_ms", "changed_fields", b"changed_fields", "concurrency_key", b"concurrency_key", "created_at_ms", b"created_at_ms", "data", b"data", "delay_ms", b"delay_ms", "expires_at_ms", b"expires_at_ms", "expires_in_ms", b"expires_in_ms", "failure", b"failure", "fence", b"fence", "finished_at_ms", b"finished_at_ms", "group", b"group", "handler", b"handler", "id", b"id", "is_waiting", b"is_waiting", "labels", b"labels", "on_lost", b"on_lost", "payload", b"payload", "payload_form", b"payload_form", "plugin_version", b"plugin_version", "priority", b"priority", "progress", b"progress", "queue", b"queue", "result", b"result", "result_data", b"result_data", "result_is_empty_data", b"result_is_empty_data", "retry", b"retry", "run_at_ms", b"run_at_ms", "selector", b"selector", "started_at_ms", b"started_at_ms", "status", b"status", "time_limit_ms", b"time_limit_ms", "traceparent", b"traceparent", "tracestate", b"tracestate", "unique_for_ms", b"unique_for_ms", "unique_key", b"unique_key", "waiting_reason", b"waiting_reason", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
     _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015

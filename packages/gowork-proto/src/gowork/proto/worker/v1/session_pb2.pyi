@@ -347,6 +347,7 @@ class Report(_message.Message):
     TRACEPARENT_FIELD_NUMBER: _builtins.int
     RESULT_IS_EMPTY_DATA_FIELD_NUMBER: _builtins.int
     UNFIT_FIELD_NUMBER: _builtins.int
+    CONTINUATION_FIELD_NUMBER: _builtins.int
     NOT_STARTED_FIELD_NUMBER: _builtins.int
     CHECKPOINT_FIELD_NUMBER: _builtins.int
     fence: _builtins.int
@@ -381,9 +382,18 @@ class Report(_message.Message):
 
     @_builtins.property
     def follow_ups(self) -> _containers.RepeatedCompositeFieldContainer[_scheduler_pb2.Task]:
-        """With COMPLETED: tasks that are scheduled in the same commit, or not at all when the report is refused. At most 1,000. One
+        """With COMPLETED or WAITING: tasks that are scheduled in the same commit, or not at all when the report is refused. At most 1,000. One
         that breaks a limit, or whose id another task has, turns the report into FAILED, REJECTED. One with delay_ms may carry run_at_ms
         beside it, and one with expires_in_ms expires_at_ms, for leaders before 0.2.0; later ones go by the lengths of time alone.
+        """
+
+    @_builtins.property
+    def continuation(self) -> _scheduler_pb2.Task:
+        """With WAITING, and only where Welcome says that the leader heeds it: what the task runs next, and after which others. handler, payload,
+        data, payload_form, after and after_rule count; id is the task's own, and all else stays as it was scheduled. after may name follow_ups
+        of the same report. One that breaks a limit, or names a task that is not kept or comes after this one, turns the report into FAILED,
+        REJECTED. When the task is cancelled or expires while it waits, the leader cancels the tasks in after whose ids begin with this task's
+        id and a slash.
         """
 
     def __init__(
@@ -402,12 +412,13 @@ class Report(_message.Message):
         traceparent: _builtins.str = ...,
         result_is_empty_data: _builtins.bool = ...,
         unfit: _builtins.bool = ...,
+        continuation: _scheduler_pb2.Task | None = ...,
         not_started: _builtins.bool = ...,
         checkpoint: _builtins.bytes = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_retry_delay_ms", b"_retry_delay_ms", "failure", b"failure", "retry_delay_ms", b"retry_delay_ms"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_retry_delay_ms", b"_retry_delay_ms", "continuation", b"continuation", "failure", b"failure", "retry_delay_ms", b"retry_delay_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retry_delay_ms", b"_retry_delay_ms", "checkpoint", b"checkpoint", "execution_us", b"execution_us", "failure", b"failure", "fence", b"fence", "follow_ups", b"follow_ups", "id", b"id", "not_started", b"not_started", "outcome", b"outcome", "reason", b"reason", "result", b"result", "result_data", b"result_data", "result_is_empty_data", b"result_is_empty_data", "retry_delay_ms", b"retry_delay_ms", "traceparent", b"traceparent", "unfit", b"unfit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retry_delay_ms", b"_retry_delay_ms", "checkpoint", b"checkpoint", "continuation", b"continuation", "execution_us", b"execution_us", "failure", b"failure", "fence", b"fence", "follow_ups", b"follow_ups", "id", b"id", "not_started", b"not_started", "outcome", b"outcome", "reason", b"reason", "result", b"result", "result_data", b"result_data", "result_is_empty_data", b"result_is_empty_data", "retry_delay_ms", b"retry_delay_ms", "traceparent", b"traceparent", "unfit", b"unfit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__retry_delay_ms: _TypeAlias = _typing.Literal["retry_delay_ms"]  # noqa: Y015
     _WhichOneofArgType__retry_delay_ms: _TypeAlias = _typing.Literal["_retry_delay_ms", b"_retry_delay_ms"]  # noqa: Y015
@@ -647,6 +658,7 @@ class Welcome(_message.Message):
     HEEDS_UNIQUE_KEYS_FIELD_NUMBER: _builtins.int
     HEEDS_ON_LOST_FIELD_NUMBER: _builtins.int
     KEEPS_CHECKPOINTS_FIELD_NUMBER: _builtins.int
+    HEEDS_CONTINUATIONS_FIELD_NUMBER: _builtins.int
     term: _builtins.int
     """The leader's term. Workers ignore sessions of a lower term than they have seen."""
     lease_ms: _builtins.int
@@ -667,6 +679,8 @@ class Welcome(_message.Message):
     """The leader heeds HandlerInfo.on_lost, and on_lost of follow-ups."""
     keeps_checkpoints: _builtins.bool
     """The leader keeps checkpoints."""
+    heeds_continuations: _builtins.bool
+    """The leader heeds Report.continuation. At any other one, a worker must fail an attempt that ends so."""
     def __init__(
         self,
         *,
@@ -680,10 +694,11 @@ class Welcome(_message.Message):
         heeds_unique_keys: _builtins.bool = ...,
         heeds_on_lost: _builtins.bool = ...,
         keeps_checkpoints: _builtins.bool = ...,
+        heeds_continuations: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_ms", b"heartbeat_ms", "heeds_on_lost", b"heeds_on_lost", "heeds_queues", b"heeds_queues", "heeds_schedules", b"heeds_schedules", "heeds_unique_keys", b"heeds_unique_keys", "keeps_checkpoints", b"keeps_checkpoints", "lease_ms", b"lease_ms", "reads_completions", b"reads_completions", "reconnect_grace_ms", b"reconnect_grace_ms", "term", b"term"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_ms", b"heartbeat_ms", "heeds_continuations", b"heeds_continuations", "heeds_on_lost", b"heeds_on_lost", "heeds_queues", b"heeds_queues", "heeds_schedules", b"heeds_schedules", "heeds_unique_keys", b"heeds_unique_keys", "keeps_checkpoints", b"keeps_checkpoints", "lease_ms", b"lease_ms", "reads_completions", b"reads_completions", "reconnect_grace_ms", b"reconnect_grace_ms", "term", b"term"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -704,6 +719,7 @@ class Grant(_message.Message):
     ATTEMPTS_USED_FIELD_NUMBER: _builtins.int
     IN_OTHER_FORMS_FIELD_NUMBER: _builtins.int
     CHECKPOINT_FIELD_NUMBER: _builtins.int
+    CONTINUED_FIELD_NUMBER: _builtins.int
     fence: _builtins.int
     """Grows with every grant over the life of the store."""
     id: _builtins.str
@@ -725,6 +741,8 @@ class Grant(_message.Message):
     """
     checkpoint: _builtins.bytes
     """The last checkpoint of the attempts before; empty when there is none. See ProgressReport."""
+    continued: _builtins.int
+    """How often a handler of the task has ended with outcome WAITING."""
     def __init__(
         self,
         *,
@@ -737,10 +755,11 @@ class Grant(_message.Message):
         attempts_used: _builtins.int | None = ...,
         in_other_forms: _builtins.bool = ...,
         checkpoint: _builtins.bytes = ...,
+        continued: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_attempts_used", b"_attempts_used", "attempts_used", b"attempts_used"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempts_used", b"_attempts_used", "alone", b"alone", "attempt", b"attempt", "attempts_used", b"attempts_used", "checkpoint", b"checkpoint", "fence", b"fence", "id", b"id", "in_other_forms", b"in_other_forms", "previous_traceparent", b"previous_traceparent", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempts_used", b"_attempts_used", "alone", b"alone", "attempt", b"attempt", "attempts_used", b"attempts_used", "checkpoint", b"checkpoint", "continued", b"continued", "fence", b"fence", "id", b"id", "in_other_forms", b"in_other_forms", "previous_traceparent", b"previous_traceparent", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__attempts_used: _TypeAlias = _typing.Literal["attempts_used"]  # noqa: Y015
     _WhichOneofArgType__attempts_used: _TypeAlias = _typing.Literal["_attempts_used", b"_attempts_used"]  # noqa: Y015
