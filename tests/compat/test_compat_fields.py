@@ -18,6 +18,7 @@ SERVICES = ("scheduler.v1.SchedulerService", "cluster.v1.LeaderService")
 NOT_SENT = (
     "scheduler.v1.Task.result",
     "scheduler.v1.Task.changed_",
+    "scheduler.v1.Task.is_waiting",
     "scheduler.v1.Attempt.",
     "scheduler.v1.TaskCompleteRequest.",
 )

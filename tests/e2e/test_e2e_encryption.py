@@ -34,7 +34,7 @@ from gowork.proto.scheduler.v1 import scheduler_pb2_grpc as pb_grpc
 
 pytestmark = pytest.mark.timeout(180)
 HANDLERS = """
-from gowork.worker import Cancel, Context, Snooze, handler
+from gowork.worker import Cancel, Context, Snooze, WaitFor, handler
 
 @handler
 def works(ctx: Context, words: dict) -> dict:
@@ -42,6 +42,14 @@ def works(ctx: Context, words: dict) -> dict:
         raise Snooze("SECRET snooze", delay=0)
     ctx.schedule({"n": "SECRET follow-up"}, handler="answers")
     return {"had": words, "and": "SECRET result"}
+
+@handler
+def splits(ctx: Context, words: dict) -> dict:
+    return WaitFor([ctx.schedule("SECRET part", handler="answers")], then="joins")
+
+@handler
+def joins(words: dict) -> dict:
+    return {"joined": words}
 
 @handler
 def waits(ctx: Context) -> None:
@@ -192,6 +200,8 @@ def everything(cluster: Cluster) -> None:
         )
         assert works.result(timeout=60) == {"had": {"a": "SECRET payload"}, "and": "SECRET result"}
         assert client.handle("works/1").result(timeout=60) == b"SECRET bytes"
+        splits = client.schedule({"a": "SECRET split"}, id="splits", handler="splits")
+        assert splits.result(timeout=60) == {"joined": {"a": "SECRET split"}}
         with pytest.raises(TaskFailed, match="ValueError: SECRET failure"):
             fails.result(timeout=60)
         assert cancels.wait(timeout=60).status == "CANCELLED"

@@ -68,9 +68,9 @@ def test_the_tasks_before_a_task_are_drawn_with_those_before_them(gowork: Any, m
     gowork("add", d, "work", "--after", b, "--after", c, "--after", a)
     drawn = gowork("show", d).stdout.partition("\nruns after\n")[2].splitlines()
     assert [line.strip() for line in drawn] == [
-        f"├── {b} PENDING",
+        f"├── {b} WAITING",
         f"│   └── {a} (see above)",
-        f"├── {c} PENDING",
+        f"├── {c} WAITING",
         f"│   └── {a} (see above)",
         f"└── {a} PENDING",
     ]
@@ -89,6 +89,6 @@ def test_a_long_chain_is_not_drawn_to_its_end(gowork: Any, mark: str, tmp_path: 
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     gowork("add", "--file", str(file))
     drawn = gowork("show", f"{mark}-9").stdout
-    assert f"{mark}-3 PENDING" in drawn
+    assert f"{mark}-3 WAITING" in drawn
     assert "… and 1 before it" in drawn
     assert "… and 10 more" in gowork("show", f"{mark}-all").stdout

@@ -110,7 +110,7 @@ class ScriptedLeader(session_pb2_grpc.SessionServiceServicer, leader_pb2_grpc.Le
         self.lease_ms = 10_000
         self.heartbeat_ms = 3_000
         self.reconnect_grace_ms = 1_000
-        self.reads_completions = self.heeds_queues = self.heeds_unique_keys = True
+        self.reads_completions = self.heeds_queues = self.heeds_unique_keys = self.heeds_continuations = True
         self.heeds_on_lost = self.heeds_schedules = True
         self.refusal: grpc.StatusCode | Refusal | None = None
         #: How many sessions were refused.
@@ -190,6 +190,7 @@ class ScriptedLeader(session_pb2_grpc.SessionServiceServicer, leader_pb2_grpc.Le
                 reads_completions=self.reads_completions,
                 heeds_queues=self.heeds_queues,
                 heeds_unique_keys=self.heeds_unique_keys,
+                heeds_continuations=self.heeds_continuations,
                 heeds_on_lost=self.heeds_on_lost,
                 heeds_schedules=self.heeds_schedules,
             ),

@@ -166,6 +166,19 @@ async def test_a_worker_schedules_follow_ups_within_its_bounds_alone(leader: Ser
         assert (await free.get("next")).handler == "thumbnail"
 
 
+async def test_a_bound_worker_continues_with_its_own_handlers_alone(leader: ServedLeader) -> None:
+    free = with_token(leader, "free")
+    await free.submit("a", "b", handler="thumbnail")
+    async with with_token(leader, "w").worker(handlers=["thumbnail"]) as session:
+        first, second = await session.grants(2)
+        for grant, handler in ((first, "shell"), (second, "thumbnail")):
+            following = pb.Task(id=grant.id, handler=handler)
+            await session.report(grant, outcome=pb.ATTEMPT_OUTCOME_WAITING, continuation=following)
+        message = (await free.get(first.id)).failure.message
+        assert message.endswith("worker w may not schedule for handler 'shell'")
+        assert (await free.get(second.id)).failure.message == ""
+
+
 async def test_a_worker_that_is_bound_to_queues_takes_from_these_alone(leader: ServedLeader) -> None:
     mailer, free = with_token(leader, "mailer"), with_token(leader, "free")
     refused: tuple[tuple[list[str], str], ...] = (

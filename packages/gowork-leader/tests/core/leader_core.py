@@ -18,6 +18,7 @@ from gowork.leader._core import dispatch
 from gowork.leader._core.apply import adopt, apply, expect, forget, recall, take_in
 from gowork.leader._core.callbacks import take_up
 from gowork.leader._core.clock import ripe_ids, trim
+from gowork.leader._core.continuing import STOPPED_A_BATCH_MAX
 from gowork.leader._core.decide import decide
 from gowork.leader._core.decision import Decision
 from gowork.leader._core.effects import Effect, GrantTasks
@@ -151,7 +152,14 @@ class Core:
         self._page_in()
         state.agenda.plans = plan(state, self.wall_ms)
         in_hand = state.dependents.take_in_hand(DEPENDENTS_A_BATCH_MAX) if isinstance(command, cmd.Tick) else ()
-        wanted = (*named(command), *ripe_ids(state, self.wall_ms), *looked_at(state, state.agenda.plans), *in_hand)
+        stopping = state.dependents.take_abandoned(STOPPED_A_BATCH_MAX) if isinstance(command, cmd.Tick) else ()
+        wanted = (
+            *named(command),
+            *ripe_ids(state, self.wall_ms),
+            *looked_at(state, state.agenda.plans),
+            *in_hand,
+            *stopping,
+        )
         visiting = [id for id in wanted if id not in state.tasks]
         for id in visiting:
             if id in self.stored:
@@ -282,6 +290,7 @@ class Core:
                 not ripe_ids(self.state, self.wall_ms)
                 and (next_ms is None or next_ms > self.wall_ms)
                 and not self.state.dependents.undecided
+                and not self.state.dependents.abandoned
             ):
                 return
 

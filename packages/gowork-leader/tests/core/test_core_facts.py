@@ -111,7 +111,7 @@ def test_values_only_grow():
 
 def test_names_of_kinds_are_unlike_and_stay():
     # They are in stores.
-    names = ["member", "drain", "owner", "worker-drain", "queue", "schedule", "tick", "unique", "after"]
+    names = ["member", "drain", "owner", "worker-drain", "queue", "schedule", "tick", "unique", "after", "abandoned"]
     assert [kind.name for kind in KINDS] == names
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from copy import copy
+from functools import partial
 from typing import get_args
 
 import pytest
@@ -64,12 +65,20 @@ def _by_seq(chosen: cmd.Chosen) -> int:
     return chosen.seq
 
 
-def reporting(connection: int, fence: int, id: str, outcome: Outcome, *, by_columns: bool) -> cmd.ReceiveFrame:
-    """A frame with one report. Only completions can be told by columns."""
+def reporting(
+    connection: int, fence: int, id: str, outcome: Outcome, *, by_columns: bool, after: tuple[str, ...] = ()
+) -> cmd.ReceiveFrame:
+    """A frame with one report. Only completions can be told by columns. With WAITING, the task waits for `after`."""
     if by_columns and outcome is Outcome.COMPLETED:
         columns = cmd.Completions([id], [fence], [0], [""], [b""], [""])
         return cmd.ReceiveFrame(connection, completions=[columns])
-    return cmd.ReceiveFrame(connection, [cmd.Report(fence, id, outcome, retry_delay_ms=100)])
+    continuation = cmd.Continuation(after, partial(_waiting_for, after)) if outcome is Outcome.WAITING else None
+    report = cmd.Report(fence, id, outcome, retry_delay_ms=100, continuation=continuation)
+    return cmd.ReceiveFrame(connection, [report])
+
+
+def _waiting_for(after: tuple[str, ...], before: Spec, created_ms: int, now_ms: int) -> tuple[Spec, tuple[str, ...]]:
+    return (before, ()) if before.after == after else (replace(before, after=after), ("after",))
 
 
 class Cluster(RuleBasedStateMachine):
@@ -294,13 +303,20 @@ class Cluster(RuleBasedStateMachine):
             return
         before = self.core.standing(id)
         worker = self.core.state.connections[connection]
-        self.core.do(reporting(connection, fence, id, outcome, by_columns=by_columns))
+        others = self._some_ids(data) if outcome is Outcome.WAITING else ()
+        self.core.do(reporting(connection, fence, id, outcome, by_columns=by_columns, after=others))
         after = self.core.standing(id)
         rightful = before.status is Status.RUNNING and before.fence == fence and before.instance == worker.instance
         assert (after != before) is rightful
         if rightful and after.status is Status.COMPLETED:
             seq = self.core.task(id).seq
             self.accepted[id, seq] = self.accepted.get((id, seq), 0) + 1
+
+    def _some_ids(self, data: st.DataObject) -> tuple[str, ...]:
+        """Some tasks, each of which may be unknown, or wait for the one that waits for it."""
+        return tuple(
+            data.draw(st.lists(st.sampled_from([*sorted(self.core.stored), "nobody"]), max_size=2, unique=True))
+        )
 
     @precondition(lambda self: any(worker.held for worker in self.core.state.connections.values()))
     @rule(data=st.data(), outcome=st.sampled_from(Outcome), by_columns=st.booleans())
@@ -312,7 +328,8 @@ class Cluster(RuleBasedStateMachine):
             for fence, id in worker.held.items()
         ]
         connection, fence, id = data.draw(st.sampled_from(held))
-        self.core.do(reporting(connection, fence, id, outcome, by_columns=by_columns))
+        others = self._some_ids(data) if outcome is Outcome.WAITING else ()
+        self.core.do(reporting(connection, fence, id, outcome, by_columns=by_columns, after=others))
         task = self.core.task(id)
         assert task.standing.fence == fence
         assert task.standing.status is not Status.RUNNING
@@ -502,7 +519,7 @@ class Cluster(RuleBasedStateMachine):
             if standing is None or standing.status is not Status.PENDING or standing.retried or not standing.attempts:
                 continue
             last = standing.attempts[-1]
-            reported = last.outcome in (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.SNOOZED)
+            reported = last.outcome in (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.SNOOZED, Outcome.WAITING)
             assert reported or last.reason == "the grant did not reach its worker"
 
     @invariant()

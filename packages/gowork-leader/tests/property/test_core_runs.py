@@ -11,7 +11,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule, run_state_machine_as_test
 from leader_core import Core, spec
-from test_core_invariants import HANDLERS, KEYS, QUEUES, Cluster
+from test_core_invariants import HANDLERS, KEYS, QUEUES, Cluster, reporting
 
 from gowork.leader._core import commands as cmd
 from gowork.leader._core import dispatch, runs
@@ -74,8 +74,15 @@ class Runs(Cluster):
         held = self.core.state.connections[connection].held
         fences = data.draw(st.permutations(list(held)))
         reports = [
-            cmd.Report(fence, held[fence], odd if place == len(fences) // 2 else Outcome.COMPLETED, "null")
+            report
             for place, fence in enumerate(fences)
+            for report in reporting(
+                connection,
+                fence,
+                held[fence],
+                odd if place == len(fences) // 2 else Outcome.COMPLETED,
+                by_columns=False,
+            ).reports
         ]
         ids = [held[fence] for fence in fences]
         self.core.do(cmd.ReceiveFrame(connection, reports))
@@ -84,6 +91,7 @@ class Runs(Cluster):
                 self.accepted[id, self.core.task(id).seq] = self.accepted.get((id, self.core.task(id).seq), 0) + 1
 
 
+@pytest.mark.longer
 def test_changes_in_runs_come_to_what_they_come_to_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     lengths: Counter[str] = Counter()
     for kind, name in (
@@ -101,7 +109,7 @@ def test_changes_in_runs_come_to_what_they_come_to_one_by_one(monkeypatch: pytes
         monkeypatch.setattr(kind, name, counted)
     # The same histories each time, so that runs are sure to occur. They are slow, so a failing one is not made shorter.
     chosen = settings(
-        max_examples=40,
+        max_examples=60,
         stateful_step_count=30,
         deadline=None,
         derandomize=True,

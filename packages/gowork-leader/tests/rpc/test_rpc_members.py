@@ -181,6 +181,17 @@ async def test_a_member_that_is_not_free_for_a_moment_is_dialled_again_without_a
         assert (task.status, task.fence, len(task.attempts)) == (pb.TASK_STATUS_COMPLETED, first.fence, 1)
 
 
+async def test_a_member_that_says_that_its_task_waits_has_failed_it(leader: ServedLeader) -> None:
+    # It has no way to say for what, so this outcome counts as one that is not known.
+    async with callback_worker() as worker:
+        await join(leader, "m", worker.address)
+        await leader.submit("a", handler="", payload="x")
+        fence = (await worker.started.get()).fence
+        request = pb.TaskCompleteRequest(id="a", fence=fence, outcome=pb.ATTEMPT_OUTCOME_WAITING, error="waits")
+        await leader.scheduler.TaskComplete(request, timeout=PATIENCE)
+        assert (await leader.get("a")).status == pb.TASK_STATUS_ERROR
+
+
 async def test_past_its_time_limit_a_task_is_stopped_at_its_member(leader: ServedLeader) -> None:
     async with callback_worker() as worker:
         await join(leader, "m", worker.address)

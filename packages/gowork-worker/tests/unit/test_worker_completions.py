@@ -59,6 +59,15 @@ async def test_follow_ups_that_cannot_be_told_fail_their_task_for_good_and_are_n
     assert "follow-ups" in request.error
 
 
+async def test_a_wait_that_cannot_be_told_fails_its_task_for_good() -> None:
+    leader = Leader()
+    report = session.Report(fence=5, id="a", outcome=tasks.ATTEMPT_OUTCOME_WAITING)
+    assert await completions(leader).tell(Started("a", 5), report)
+    (request,) = leader.heard
+    assert (request.outcome, request.failure.kind) == (tasks.ATTEMPT_OUTCOME_FAILED, tasks.FAILURE_KIND_REJECTED)
+    assert "the handler waits for other tasks" in request.error
+
+
 COMPLETED = session.Report(fence=5, id="a", outcome=tasks.ATTEMPT_OUTCOME_COMPLETED)
 
 

@@ -24,7 +24,7 @@ from gowork.worker.testing import Fault, Outcome, Status, cancel, drain, run_han
 
 HANDLERS = """
 import asyncio
-from gowork.worker import Cancel, Retry, Snooze, handler
+from gowork.worker import Cancel, Retry, Snooze, WaitFor, handler
 
 def end(how):
     match how:
@@ -32,6 +32,7 @@ def end(how):
         case "retries": raise Retry(delay=1)
         case "snoozes": raise Snooze(delay=1)
         case "cancels": raise Cancel
+        case "waits for others": return WaitFor([], then="next")
         case "returns what cannot be a result": return object()
         case "exits": raise SystemExit(1)
     return how
@@ -106,6 +107,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
         ("returns what cannot be a result", Status.FAILED, []),
         ("snoozes", Status.SNOOZED, []),
         ("cancels", Status.CANCELLED, []),
+        ("waits for others", Status.WAITING, []),
         ("waits", Status.TIMED_OUT, []),
         ("waits", Status.CANCELLED, [cancel(after=1)]),
         ("waits", Status.INTERRUPTED, [drain(after=1)]),

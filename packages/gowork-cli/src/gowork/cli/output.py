@@ -58,6 +58,7 @@ STYLES = {
     "LOST": "red",
     "INTERRUPTED": "yellow",
     "SNOOZED": "yellow",
+    "WAITING": "yellow",
     # Members.
     "LIVE": "green",
     "BLOCKED": "yellow",

@@ -346,6 +346,7 @@ def _asked(task: TaskInfo) -> Record:
         "after": list(task.after),
         "after_rule": None if task.after_rule is AfterRule.UNSPECIFIED else task.after_rule,
         "group": task.group,
+        "is_waiting": task.is_waiting,
         "run_at": _time(task.run_at),
         "expires_at": _time(task.expires_at),
         "time_limit": task.time_limit,

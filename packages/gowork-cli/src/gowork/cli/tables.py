@@ -28,7 +28,7 @@ def task_row(task: TaskInfo) -> list[Text]:
     took = span(task.finished_at - task.started_at) if task.started_at and task.finished_at else ""
     return [
         plain(task.id),
-        styled(task.status),
+        status_of(task),
         plain(task.handler or "(default)"),
         plain(task.queue),
         plain(task.priority),
@@ -39,11 +39,16 @@ def task_row(task: TaskInfo) -> list[Text]:
     ]
 
 
+def status_of(task: TaskInfo) -> Text:
+    """Returns the status of a task. A pending one that waits for others is WAITING."""
+    return styled("WAITING" if task.is_waiting else task.status)
+
+
 def finished_table(tasks: Iterable[TaskInfo]) -> Table:
     """Makes a table of finished tasks and their results, with a row for each task."""
     rows = table("ID", "STATUS", "RESULT")
     for task in tasks:
-        rows.add_row(plain(task.id), styled(task.status), outcome(task))
+        rows.add_row(plain(task.id), status_of(task), outcome(task))
     return rows
 
 

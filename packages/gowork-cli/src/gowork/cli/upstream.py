@@ -5,7 +5,8 @@ from __future__ import annotations
 from rich.text import Text
 from rich.tree import Tree
 
-from gowork.cli.output import plain, styled
+from gowork.cli.output import plain
+from gowork.cli.tables import status_of
 from gowork.client import Client, NotFound, TaskInfo
 
 #: How many tasks are drawn, and how many levels of them; each takes a call.
@@ -56,5 +57,5 @@ def _words(id: str, task: TaskInfo | None) -> Text:
     words = plain(id)
     if task is None:
         return words.append(" (no longer kept)", "dim")
-    words.append(" ").append_text(styled(task.status))
+    words.append(" ").append_text(status_of(task))
     return words.append(f" {task.handler}", "dim") if task.handler else words

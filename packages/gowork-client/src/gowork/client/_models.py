@@ -100,6 +100,8 @@ class AttemptOutcome(StrEnum):
     INTERRUPTED = "INTERRUPTED"
     CANCELLED = "CANCELLED"
     SNOOZED = "SNOOZED"
+    #: The handler ended, and the task waits for others before its next handler runs.
+    WAITING = "WAITING"
 
 
 class FailureKind(StrEnum):
@@ -261,6 +263,25 @@ class NewTask:
     after_rule: AfterRule | AfterRuleName | None = None
     group: int | None = None
 
+    def __or__(self, following: NewTask | Chain) -> Chain:
+        """Returns the two as tasks of a chain, in this order. `client.chain` schedules it."""
+        return Chain((self,)) | following
+
+
+class Chain(tuple[NewTask, ...]):
+    """Tasks for `client.chain`, which run one after the other: `NewTask("pay") | NewTask("pack")`."""
+
+    __slots__ = ()
+
+    def __or__(self, following: NewTask | Chain) -> Chain:
+        """Returns the chain with this behind it."""
+        if isinstance(following, NewTask):
+            return Chain((*self, following))
+        if not isinstance(following, Chain):
+            # A text would be taken apart.
+            return NotImplemented
+        return Chain((*self, *following))
+
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
@@ -367,6 +388,9 @@ class TaskInfo:
     #: It is a group, which runs after its children: how many it was to have when it was scheduled, or True if it was
     #: open. None: it is none.
     group: int | None = None
+    #: It is PENDING and waits for the tasks in `after`, or for its children. It may have run before, and have scheduled
+    #: them.
+    is_waiting: bool = False
 
     @overload
     def value(self) -> Any: ...

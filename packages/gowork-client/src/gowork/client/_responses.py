@@ -73,6 +73,7 @@ def task_info(task: scheduler.Task, encryption: Encryption | None = None) -> mod
         after=tuple(task.after),
         after_rule=_AFTER_RULE(task.after_rule),
         group=_group(task.group) if task.HasField("group") else None,
+        is_waiting=task.is_waiting,
     )
 
 

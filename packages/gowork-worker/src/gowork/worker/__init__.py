@@ -10,6 +10,7 @@ from gowork.worker._core.new_tasks import NewTask, OnLostName, PriorityName, Ret
 from gowork.worker._core.registry import PluginRegistry
 from gowork.worker._core.schedules import Schedule
 from gowork.worker._core.steering import Cancel, Fail, Retry, Snooze
+from gowork.worker._core.waiting import WaitFor
 from gowork.worker._version import __version__
 from gowork.worker.errors import (
     ConfigurationError,
@@ -42,6 +43,7 @@ __all__ = [
     "Snooze",
     "TaskOptions",
     "UnimportableError",
+    "WaitFor",
     "Worker",
     "WorkerError",
     "WorkerFailed",

@@ -15,6 +15,7 @@ from gowork.cli.completions import complete_task_id
 from gowork.cli.options import CommonOptions, OutputFormat, common_options, pass_common
 from gowork.cli.output import STYLES, ago, console, harmless, local, plain, span, styled, table, write_record
 from gowork.cli.records import result_value, task_record
+from gowork.cli.tables import status_of
 from gowork.cli.upstream import upstream_tree
 from gowork.client import AfterRule, Attempt, AttemptOutcome, OnLost, TaskInfo
 
@@ -88,7 +89,7 @@ def _facts(task: TaskInfo) -> Table:
             rows.add_row(name, value if isinstance(value, Text) else Text(harmless(str(value))))
 
     add("id", task.id)
-    status = styled(task.status)
+    status = status_of(task)
     if task.cancel_requested and not task.status.finished:
         status.append(" (asked to stop)")
     add("status", status)

@@ -146,6 +146,7 @@ class Stage:
                     heeds_unique_keys=True,
                     heeds_on_lost=True,
                     keeps_checkpoints=True,
+                    heeds_continuations=True,
                 )
             )
         )

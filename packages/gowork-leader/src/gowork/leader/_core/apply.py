@@ -14,9 +14,19 @@ from typing import Any, assert_never
 from gowork.leader._core import changes as ch
 from gowork.leader._core.dependents import Children, Dependent
 from gowork.leader._core.facts import Kind, V
-from gowork.leader._core.kinds import AFTER, DEPENDENTS_CANCELLED_MAX, UNIQUE_KEYS, After, GroupKept, UniqueKey
+from gowork.leader._core.kinds import (
+    ABANDONED,
+    AFTER,
+    DEPENDENTS_CANCELLED_MAX,
+    UNIQUE_KEYS,
+    Abandoned,
+    After,
+    GroupKept,
+    UniqueKey,
+)
 from gowork.leader._core.model import (
     BLOCKED,
+    CANCELLED,
     COMPLETED,
     ERROR,
     PENDING,
@@ -102,7 +112,8 @@ def _task_submitted(state: State, change: ch.TaskSubmitted) -> None:
     pending.submitted[change.spec.id] = state.tasks[change.spec.id] = task
     pending.tally.submitted.append(change.spec)
     if change.spec.waits_for_others:
-        _link(state, change)
+        group = change.spec.group
+        _link(state, change.spec, None if group is None else Children(change.seq, group.children, {}))
     if state.dependents.groups:
         state.dependents.child_moved(change.spec.id, change.seq, None, change.standing.status)
     _enter(state, task)
@@ -134,7 +145,7 @@ def _task_moved(state: State, change: ch.TaskMoved) -> None:
     if before is RUNNING:
         if after is RUNNING and old.fence == new.fence:
             return
-        pending.tally.ended.append((task.spec.lane, new.attempts[-1].outcome, after))
+        pending.tally.ended.append((task.spec.lane, new.attempts[-1].ended_as, after))
         _let_go(state, task, old)
     elif left is not None:
         if after >= COMPLETED:
@@ -339,9 +350,8 @@ def _end_of_key(state: State, spec: Spec, ended: Standing) -> None:
         _key_freed(state, ch.KeyFreed(key, spec.id))
 
 
-def _link(state: State, change: ch.TaskSubmitted) -> None:
-    """Notes after which tasks a new one runs."""
-    spec = change.spec
+def _link(state: State, spec: Spec, children: Children | None) -> None:
+    """Notes after which tasks one runs that waits from now on."""
 
     def status_of(id: str) -> Status:
         task = state.tasks.get(id)
@@ -351,7 +361,6 @@ def _link(state: State, change: ch.TaskSubmitted) -> None:
         # A task of the same submit that comes behind this one is not there yet.
         return PENDING if brief is None else brief.status
 
-    children = None if spec.group is None else Children(change.seq, spec.group.children, {})
     _keep(state, spec.id, state.dependents.add(spec.id, spec.after, spec.after_rule, status_of, children=children))
 
 
@@ -380,10 +389,38 @@ def _relink(state: State, task: Task, before: Status, new: Standing) -> None:
     ):
         is_cancelled = True
     else:
+        if new.continued and (after is CANCELLED or _has_expired(new)):
+            _abandon(state, id, dependent.ids)
         _unlink(state, id)
         return
     dependents.revalue(id, is_live=not is_cancelled)
     _keep(state, id, dependent, is_cancelled=is_cancelled)
+
+
+def _has_expired(ended: Standing) -> bool:
+    return ended.failure is not None and ended.failure.kind is FailureKind.EXPIRED
+
+
+def _abandon(state: State, id: str, ids: Sequence[str]) -> None:
+    """Notes which tasks are to be cancelled because the one that waited for them was: those that it scheduled itself.
+
+    Every end of a task comes through here, as with its key.
+    """
+    own = tuple([each for each in ids if each.startswith(f"{id}/")])
+    if own:
+        state.dependents.abandoned[id] = own
+        _fact_put(state, ch.FactPut(ABANDONED, id, Abandoned(own)))
+
+
+def _children_stopped(state: State, change: ch.ChildrenStopped) -> None:
+    del state.dependents.abandoned[change.id]
+    _fact_removed(state, ch.FactRemoved(ABANDONED, change.id))
+
+
+def _task_continued(state: State, change: ch.TaskContinued) -> None:
+    if change.id in state.dependents.by_id:
+        _unlink(state, change.id)
+    _link(state, state.tasks[change.id].spec, None)
 
 
 def _group_sealed(state: State, change: ch.GroupSealed) -> None:
@@ -612,6 +649,8 @@ _APPLIERS: dict[type, Callable[[State, Any], None]] = {
     ch.TaskSubmitted: _task_submitted,
     ch.TaskMoved: _task_moved,
     ch.TaskReplaced: _task_replaced,
+    ch.TaskContinued: _task_continued,
+    ch.ChildrenStopped: _children_stopped,
     ch.TaskProgressed: _task_progressed,
     ch.TaskPurged: _task_purged,
     ch.GroupSealed: _group_sealed,

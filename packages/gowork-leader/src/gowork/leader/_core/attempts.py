@@ -5,6 +5,8 @@ uncounted. LOSSES_MAX losses of a task that was alone in its runner end it. A ta
 again. A task that fails if it is lost (`Standing.fails_if_lost`) is not run again after an attempt whose handler may
 have begun, unless the handler itself has reported how it ended.
 
+A task whose handler waits for others (WAITING) begins anew with what it runs next: all of its attempts are left.
+
 No task loops for nothing. After the first UNCOUNTED_AT_ONCE uncounted attempts in a row a task goes back at once,
 because a rolling restart hands a task on several times. After each further one it waits longer. Beyond UNCOUNTED_MAX
 each one counts.
@@ -122,20 +124,22 @@ def settle(standing: Standing, report: Report, policy: RetryPolicy | None, wall_
     started_ms = standing.started_ms
     if report.execution_us:
         started_ms = max(started_ms, wall_ms - report.execution_us // 1000)
+    waits = outcome is Outcome.WAITING
     ended = Attempt(
         standing.grants,
         standing.worker,
         started_ms,
         wall_ms,
-        outcome,
+        Outcome.SNOOZED if waits else outcome,
         reason,
         standing.fence,
         report.trace,
         standing.plugin,
+        waits,
     )
     history = (*standing.attempts[1 - ATTEMPTS_KEPT :], ended) if standing.attempts else (ended,)
     used, lost_alone, suspect, failure = standing.attempts_used, standing.lost_alone, standing.suspect, report.failure
-    status, delay_ms, uncounted = Status.PENDING, 0, 0
+    status, delay_ms, uncounted, continued = Status.PENDING, 0, 0, standing.continued
     if outcome is Outcome.CANCELLED:
         status = Status.CANCELLED
     elif outcome in (Outcome.FAILED, Outcome.TIMED_OUT):
@@ -168,6 +172,8 @@ def settle(standing: Standing, report: Report, policy: RetryPolicy | None, wall_
         back = _taken_back(standing, policy, reason, wall_ms)
         status, used, delay_ms, uncounted = back.status, back.used, back.delay_ms, back.uncounted
         failure = back.failure or failure
+    elif waits:
+        used, lost_alone, suspect, continued = 0, 0, False, continued + 1
     elif outcome is Outcome.SNOOZED:
         delay_ms = report.retry_delay_ms or 0
         if delay_ms < SNOOZE_MS_MIN:
@@ -196,7 +202,8 @@ def settle(standing: Standing, report: Report, policy: RetryPolicy | None, wall_
         uncounted=0 if finished else uncounted,
         unfit=() if finished else standing.unfit,
         edit=standing.edit,
-        checkpoint=b"" if finished else report.checkpoint or standing.checkpoint,
+        checkpoint=b"" if finished or waits else report.checkpoint or standing.checkpoint,
+        continued=continued,
     )
 
 

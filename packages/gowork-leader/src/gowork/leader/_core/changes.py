@@ -39,6 +39,18 @@ class TaskReplaced(Struct, frozen=True, gc=False):
     standing: Standing
 
 
+class TaskContinued(Struct, frozen=True, gc=False):
+    """A pending task waits for the tasks in `Spec.after` from now on, instead of those that it came after before."""
+
+    id: str
+
+
+class ChildrenStopped(Struct, frozen=True, gc=False):
+    """The tasks for which a task waited that was cancelled, or has expired, have been cancelled too."""
+
+    id: str
+
+
 class TaskProgressed(Struct, frozen=True, gc=False):
     """A handler has said how far it has come."""
 
@@ -314,6 +326,8 @@ Change = (
     TaskSubmitted
     | TaskMoved
     | TaskReplaced
+    | TaskContinued
+    | ChildrenStopped
     | TaskProgressed
     | TaskPurged
     | GroupSealed

@@ -6,6 +6,7 @@ from gowork.leader._core import changes as ch
 from gowork.leader._core import commands as cmd
 from gowork.leader._core import drains, owners, unique
 from gowork.leader._core import effects as ef
+from gowork.leader._core.continuing import stop_children
 from gowork.leader._core.decision import Decision
 from gowork.leader._core.dialled import release, run_out
 from gowork.leader._core.freeing import look_at_dependents
@@ -52,6 +53,8 @@ def tick(state: State, command: cmd.Tick, now: Now) -> Decision:
             take_over(state, hello, now, decision, [*silent, *away])
     dealt_with = _due(state, command.due_ms, now, decision)
     decision.changes.extend(unique.ripe(state, command.due_ms, DUE_TASKS_MAX))
+    if state.dependents.stopping:
+        dealt_with |= stop_children(state, now, decision)
     if state.agenda.plans or state.dependents.in_hand:
         # The same ones for both, so that no key is given away twice.
         keys = unique.Keys(state, now)
@@ -72,6 +75,7 @@ def trim(state: State, due_ms: int) -> None:
     state.expiring.trim(due_ms, DUE_TASKS_MAX)
     state.kept_keys.trim(due_ms, DUE_TASKS_MAX)
     state.dependents.in_hand = []
+    state.dependents.stopping = []
 
 
 def next_deadlines(state: State) -> tuple[float | None, int | None]:

@@ -173,6 +173,14 @@ class OpenSession(Command[None], frozen=True):
     schedules: tuple[Declared, ...] = ()
 
 
+class Continuation(Struct, frozen=True, gc=False):
+    """What a task runs next, and after which others."""
+
+    after: tuple[str, ...]
+    #: Returns what the task asks for then, and the names of the fields that differ. See UpdateTask.
+    edit: Callable[[Spec, int, int], tuple[Spec, tuple[str, ...]]]
+
+
 class Report(Struct, frozen=True, gc=False):
     """How an attempt ended; see worker.v1.Report."""
 
@@ -197,6 +205,8 @@ class Report(Struct, frozen=True, gc=False):
     not_started: bool = False
     #: The attempt's last checkpoint; empty when it has told none.
     checkpoint: bytes = b""
+    #: With WAITING.
+    continuation: Continuation | None = None
 
 
 class Completions(Struct, frozen=True, gc=False):

@@ -115,7 +115,19 @@ class Dependent:
 class Dependents:
     """The tasks that come after others, by both ends."""
 
-    __slots__ = ("_kept", "by_id", "edges", "groups", "in_hand", "live", "of", "released", "undecided")
+    __slots__ = (
+        "_kept",
+        "abandoned",
+        "by_id",
+        "edges",
+        "groups",
+        "in_hand",
+        "live",
+        "of",
+        "released",
+        "stopping",
+        "undecided",
+    )
 
     def __init__(self) -> None:
         #: {id of a task that comes after others: it}
@@ -135,6 +147,10 @@ class Dependents:
         self.undecided: dict[str, None] = {}
         #: Those of them that the current batch looks at. Their tasks are in memory, unless they are no longer there.
         self.in_hand: list[str] = []
+        #: {id of a task that ended while it waited for others: those of them that are to be cancelled}
+        self.abandoned: dict[str, tuple[str, ...]] = {}
+        #: Those of its keys whose others the current batch cancels. As above.
+        self.stopping: list[str] = []
 
     def __bool__(self) -> bool:
         """Whether there are any."""
@@ -298,6 +314,17 @@ class Dependents:
         for id in self.in_hand:
             del self.undecided[id]
         return self.in_hand
+
+    def take_abandoned(self, limit: int) -> list[str]:
+        """Has the current batch cancel `limit` tasks that are to be cancelled, or some more. Returns their ids."""
+        taken: list[str] = []
+        self.stopping = []
+        for id, ids in self.abandoned.items():
+            self.stopping.append(id)
+            taken += ids
+            if len(taken) >= limit:
+                break
+        return taken
 
     @staticmethod
     def _count(dependent: Dependent, upstream: str, status: Status | None, by: int) -> None:

@@ -115,7 +115,17 @@ def _grant(
         others = is_mixed and policy is not None and _others_may_fit(members, spec, policy, old.unfit)
         previous = previous_of(old.attempts) if old.attempts else ""
         granted.append(
-            ef.Grant(fence, old.grants + 1, old.suspect, spec, previous, old.attempts_used, others, old.checkpoint)
+            ef.Grant(
+                fence,
+                old.grants + 1,
+                old.suspect,
+                spec,
+                previous,
+                old.attempts_used,
+                others,
+                old.checkpoint,
+                old.continued,
+            )
         )
 
 
@@ -155,6 +165,7 @@ def _running(
         plugin=plugin,
         edit=old.edit,
         checkpoint=old.checkpoint,
+        continued=old.continued,
     )
 
 

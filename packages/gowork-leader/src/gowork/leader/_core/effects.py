@@ -33,6 +33,8 @@ class Grant(Struct, frozen=True, gc=False):
     others: bool
     #: What the last attempt has handed on; empty: nothing.
     checkpoint: bytes = b""
+    #: How often the task was continued.
+    continued: int = 0
 
 
 class GrantTasks(Struct, frozen=True, gc=False):

@@ -207,7 +207,8 @@ def _upstream(state: State, task: Task) -> Reason:
     named = ", ".join(repr(id) for id in ids[:UPSTREAM_NAMED_MAX])
     more = f" and {len(ids) - UPSTREAM_NAMED_MAX} more" if len(ids) > UPSTREAM_NAMED_MAX else ""
     message = f"it comes after {named}{more}; of these {unfinished} have not ended"
-    return Reason(WaitCode.UPSTREAM, message, f"`gowork why {ids[0]}` tells what that one waits for")
+    advice = f"`gowork why {ids[0]}` tells what that one waits for" if ids else ""
+    return Reason(WaitCode.UPSTREAM, message, advice)
 
 
 def _children(id: str, children: Children) -> Reason:
@@ -226,7 +227,7 @@ def _delay(task: Task, now: Now) -> Reason:
     standing = task.standing
     seconds = max(0, standing.not_before_ms - now.wall_ms) / 1000
     if standing.attempts and standing.not_before_ms != task.spec.run_at_ms:
-        outcome = standing.attempts[-1].outcome
+        outcome = standing.attempts[-1].ended_as
         last = _ENDED.get(outcome, f"was {outcome.name.lower()}")
         message = f"its last attempt {last}; the next one may start {_in(seconds)}"
         return Reason(WaitCode.RETRY_DELAY, message, "", standing.not_before_ms)

@@ -90,6 +90,12 @@ class After(Struct, frozen=True, array_like=True, gc=False):
     group: GroupKept | None = None
 
 
+class Abandoned(Struct, frozen=True, array_like=True, gc=False):
+    """A task has ended while it waited for tasks of its own, which are to be cancelled. Its id is the fact's key."""
+
+    ids: tuple[str, ...]
+
+
 def _member_follows(state: State, id: str, member: Member, now: Now) -> Iterable[ch.Change]:
     lease = now.mono + state.settings.callback_lease
     return (ch.CallbackJoined(id, member.address, lease, member.joined_ms),)
@@ -141,10 +147,23 @@ QUEUES = Kind("queue", QueueSettings, rows_max=QUEUES_CONFIGURED_MAX, follows=_q
 UNIQUE_KEYS = Kind("unique", UniqueKey, rows_max=UNIQUE_KEYS_MAX, follows=_unique_key_follows)
 #: Tasks that run after others. What follows from them is worked out when their tasks are known; see `_engine.loading`.
 AFTER = Kind("after", After, rows_max=DEPENDENTS_MAX + DEPENDENTS_CANCELLED_MAX)
+#: Tasks that are to be cancelled because the one that waited for them was.
+ABANDONED = Kind("abandoned", Abandoned, rows_max=DEPENDENTS_MAX)
 #: Schedules, by name.
 SCHEDULES = Kind("schedule", Schedule, rows_max=SCHEDULES_MAX)
 #: How far each schedule has come. It is apart from the schedule because it is written at each tick.
 TICKS = Kind("tick", Ticks, rows_max=SCHEDULES_MAX, follows=_ticks_follow)
 #: All kinds, in the order in which a leader takes up their facts when it starts. Facts of other kinds come from other
 #: versions and stay in the store as they are.
-KINDS: tuple[Kind[Any], ...] = (MEMBERS, DRAINS, OWNERS, WORKER_DRAINS, QUEUES, SCHEDULES, TICKS, UNIQUE_KEYS, AFTER)
+KINDS: tuple[Kind[Any], ...] = (
+    MEMBERS,
+    DRAINS,
+    OWNERS,
+    WORKER_DRAINS,
+    QUEUES,
+    SCHEDULES,
+    TICKS,
+    UNIQUE_KEYS,
+    AFTER,
+    ABANDONED,
+)

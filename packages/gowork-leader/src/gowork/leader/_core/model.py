@@ -101,6 +101,7 @@ class Outcome(enum.IntEnum):
     INTERRUPTED = 5
     CANCELLED = 6
     SNOOZED = 7
+    WAITING = 8
 
 
 class FailureKind(enum.IntEnum):
@@ -220,6 +221,13 @@ class Attempt(Struct, frozen=True, array_like=True, gc=False):
     trace: str = ""
     #: By which plugin it was run; None when that is not known.
     plugin: Plugin | None = None
+    #: Its outcome is WAITING. It is stored as SNOOZED, because older leaders read no standing with another outcome.
+    waits: bool = False
+
+    @property
+    def ended_as(self) -> Outcome:
+        """How it ended."""
+        return Outcome.WAITING if self.waits else self.outcome
 
 
 class Progress(Struct, frozen=True, gc=False):
@@ -412,6 +420,8 @@ class Standing(Struct, frozen=True, array_like=True, gc=False):
     retried: bool = False
     #: What the last attempt has handed on to the next one; empty: nothing, or the task has ended.
     checkpoint: bytes = b""
+    #: How often a handler of it has ended with a continuation; see `continuing`.
+    continued: int = 0
 
 
 class Task(Struct, gc=False):

@@ -18,6 +18,7 @@ from gowork.leader._core import checkpoints, drains
 from gowork.leader._core import commands as cmd
 from gowork.leader._core import effects as ef
 from gowork.leader._core.attempts import complete, requeue, settle
+from gowork.leader._core.continuing import Continuing
 from gowork.leader._core.decision import Decision
 from gowork.leader._core.declared import adopt
 from gowork.leader._core.forms import with_form
@@ -43,7 +44,7 @@ from gowork.leader._core.traces import refused as trace_refused
 from gowork.leader._core.traces import settled as trace_settled
 from gowork.leader._core.traces import taken_back
 from gowork.leader._core.unique import Keys
-from gowork.leader._core.upstream import fault_of
+from gowork.leader._core.upstream import blocked, fault_of
 
 
 def open_session(state: State, hello: cmd.OpenSession, now: Now) -> Decision:
@@ -241,8 +242,10 @@ def _take_reports(state: State, worker: Worker, frame: cmd.ReceiveFrame, now: No
     refused: list[int] = []
     taken: dict[int, None] = {}
     scheduled: dict[str, Spec] = {}
+    waiting: dict[str, Standing] = {}
     # Most frames have no task with a unique key, and no follow-up.
     keys: Keys | None = None
+    continuing: Continuing | None = None
     reports: Sequence[cmd.Report] = frame.reports
     if traced and frame.completions:
         # Spans are made of reports.
@@ -261,9 +264,10 @@ def _take_reports(state: State, worker: Worker, frame: cmd.ReceiveFrame, now: No
             continue
         follow_ups: list[ch.TaskSubmitted] = []
         key_changes: Sequence[ch.KeyTaken] = ()
-        if report.follow_ups and report.outcome is Outcome.COMPLETED:
+        if report.continuation is not None or (report.follow_ups and report.outcome is Outcome.COMPLETED):
             keys = keys or Keys(state, now)
-            report, follow_ups, key_changes = _schedule(state, task, report, scheduled, keys, now)
+            continuing = continuing or Continuing(state, now)
+            report, follow_ups, key_changes = _schedule(state, task, report, scheduled, continuing, keys, now)
         if traced:
             report = trace_settled(task, report, frame.received_ns, decision)
         policy = None if report.outcome is Outcome.COMPLETED else _policy_of(worker, task)
@@ -273,9 +277,13 @@ def _take_reports(state: State, worker: Worker, frame: cmd.ReceiveFrame, now: No
         if task.spec.unique_key and standing.status >= COMPLETED:
             keys = keys or Keys(state, now)
             keys.end(task)
+        if report.continuation is not None:
+            standing = waiting[report.id] = blocked(standing)
         changes.append(ch.TaskMoved(report.id, standing))
         changes.extend(follow_ups)
         changes.extend(key_changes)
+    if continuing is not None and waiting:
+        changes.extend(continuing.changes(waiting, len(scheduled)))
     if not traced:
         for columns in frame.completions:
             _take_completions(state, worker, columns, wall_ms, taken, refused, decision)
@@ -283,29 +291,46 @@ def _take_reports(state: State, worker: Worker, frame: cmd.ReceiveFrame, now: No
 
 
 def _schedule(
-    state: State, task: Task, report: cmd.Report, scheduled: dict[str, Spec], keys: Keys, now: Now
+    state: State,
+    task: Task,
+    report: cmd.Report,
+    scheduled: dict[str, Spec],
+    continuing: Continuing,
+    keys: Keys,
+    now: Now,
 ) -> tuple[cmd.Report, list[ch.TaskSubmitted], list[ch.KeyTaken]]:
-    """Schedules a report's follow-ups, all or none.
+    """Schedules a report's follow-ups, all or none, and has its task wait for others, if it is to be continued.
 
     Returns:
-        The report, which is that of a failed attempt if the follow-ups can't be scheduled, and the changes.
+        The report, which is that of a failed attempt if the follow-ups can't be scheduled or the task can't wait, and
+        the changes.
     """
+    continuation = report.continuation
+    if continuation is not None and task.standing.cancel_requested:
+        return replace(report, outcome=Outcome.CANCELLED, follow_ups=(), continuation=None), [], []
     mark = keys.mark()
-    # A task may schedule its own successor under its key.
-    keys.end(task)
+    if continuation is None:
+        # A task may schedule its own successor under its key.
+        keys.end(task)
     follow_ups, taken = new_tasks(state, report.follow_ups, scheduled, keys, now)
     names = state.agenda.names
     if names:
         ids = (spec.id for spec in report.follow_ups)
         taken += [(id, reserved_words(id)) for id in ids if is_reserved(names, id)]
     refusal = keys.too_many() or fault_of(state, report.follow_ups, scheduled, "follow_ups")
-    if not taken and refusal is None:
+    fault = ""
+    if taken or refusal is not None:
+        why = taken[0][1] if taken else refusal.message if refusal is not None else ""
+        fault = f"a follow-up can't be scheduled: {why}"
+    elif continuation is not None and (why := continuing.fault_of(task, continuation, scheduled)):
+        fault = f"it can't wait: {why}"
+    if not fault:
         return report, follow_ups, keys.taken(mark)
     # `new_tasks` noted the new ones and their keys, but none of this report's follow-ups is scheduled.
     for follow_up in follow_ups:
         del scheduled[follow_up.spec.id]
     keys.back_to(mark)
-    return _rejected(report, taken[0][1] if taken else refusal.message if refusal is not None else ""), [], []
+    return _rejected(report, fault), [], []
 
 
 def _take_completions(
@@ -366,8 +391,8 @@ def _policy_of(worker: Worker, task: Task) -> RetryPolicy | None:
 
 
 def _rejected(report: cmd.Report, why: str) -> cmd.Report:
-    """Returns the report as that of a failed attempt, because its follow-ups can't be scheduled."""
-    failure = Failure(FailureKind.REJECTED, f"a follow-up can't be scheduled: {why}")
+    """Returns the report as that of a failed attempt, because of its follow-ups or its continuation."""
+    failure = Failure(FailureKind.REJECTED, why)
     return cmd.Report(
         report.fence,
         report.id,

@@ -221,7 +221,7 @@ def cancel(state: State, command: cmd.Cancel, now: Now) -> Decision:
         return Decision(task_unknown(command.id))
     standing = task.standing
     decision = Decision()
-    if not _cancel(state, task, now, decision) and standing.status is not Status.CANCELLED:
+    if not cancel_unfinished(state, task, now, decision) and standing.status is not Status.CANCELLED:
         message = f"task {command.id!r} has finished with {standing.status.name}; it can't be cancelled any more"
         decision.answer = cmd.Refused(cmd.TASK_FINISHED, message)
     return decision
@@ -235,14 +235,14 @@ def cancel_tasks(state: State, command: cmd.CancelTasks, now: Now) -> Decision:
         task = state.tasks.get(id)
         if task is None or task.seq != seq or not command.selects(task.spec, task.standing):
             continue
-        if _cancel(state, task, now, decision):
+        if cancel_unfinished(state, task, now, decision):
             pending += task.standing.status is Status.PENDING
             running += task.standing.status is Status.RUNNING
     decision.answer = cmd.Cancelled(pending, running)
     return decision
 
 
-def _cancel(state: State, task: Task, now: Now, decision: Decision) -> bool:
+def cancel_unfinished(state: State, task: Task, now: Now, decision: Decision) -> bool:
     """Cancels a task that has not finished. Returns whether it had not."""
     id, standing = task.spec.id, task.standing
     if standing.status is Status.PENDING:

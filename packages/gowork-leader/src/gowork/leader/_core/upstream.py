@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from gowork.leader._core import commands as cmd
 from gowork.leader._core.dependents import Children
 from gowork.leader._core.groups import fault_of_children
-from gowork.leader._core.kinds import AFTER
+from gowork.leader._core.kinds import ABANDONED, AFTER
 from gowork.leader._core.model import BLOCKED_MS, Now, Spec, Standing, Status
 from gowork.leader._core.state import State
 from gowork.proto.limits import DEPENDENTS_MAX, EDGES_MAX
@@ -43,6 +43,7 @@ def link(
         group = fact.group
         children = None if group is None else Children(group.above, group.children, children_of[id])
         state.dependents.add(id, fact.ids, fact.rule, status_of, is_live=not fact.is_cancelled, children=children)
+    state.dependents.abandoned = {id: fact.ids for id, fact in state.facts.of(ABANDONED).items()}
 
 
 def fault_of(
@@ -74,13 +75,8 @@ def fault_of(
             if id not in made and id not in state.tasks and id not in state.briefs:
                 fault = f"no task has the id {id!r}; it was never scheduled, or is no longer kept"
                 return _refused(cmd.UPSTREAM_UNKNOWN, f"{prefix}[{place}].after[{number}]", fault)
-    there = state.dependents
     if no_room_beside(state, len(new), edges):
-        message = (
-            f"after: {there.live} unfinished tasks come after others and name {there.edges} ids, here are {len(new)} "
-            f"more with {edges}, and the limits are {DEPENDENTS_MAX} and {EDGES_MAX}; try again when some have run"
-        )
-        return cmd.Refused(cmd.TOO_MANY_DEPENDENTS, message)
+        return _no_room(state, len(new), edges)
     circle = _circle(state, new, made)
     if circle:
         place = next(place for place, spec in enumerate(specs) if spec.id == circle)
@@ -89,10 +85,39 @@ def fault_of(
     return None
 
 
+def fault_of_waiting(state: State, spec: Spec, made: Mapping[str, Spec]) -> cmd.Refused | None:
+    """Returns why a running task can't wait for the tasks that it names from now on; None when it can.
+
+    Args:
+        state: the state, in which all of these tasks are known.
+        spec: what the task asks for from now on.
+        made: the new tasks of the same decision, and others that wait from now on, {id: spec}.
+    """
+    for number, id in enumerate(spec.after):
+        if id not in made and id not in state.tasks and id not in state.briefs:
+            fault = f"no task has the id {id!r}; it was never scheduled, or is no longer kept"
+            return _refused(cmd.UPSTREAM_UNKNOWN, f"after[{number}]", fault)
+    if no_room_beside(state, 1, len(spec.after)):
+        return _no_room(state, 1, len(spec.after))
+    if _circle(state, {spec.id: spec}, {**made, spec.id: spec}):
+        fault = f"task {spec.id!r} would come after itself, by way of the tasks that it names, or of its group"
+        return _refused(cmd.UPSTREAM_IN_CIRCLE, "after", fault)
+    return None
+
+
 def no_room_beside(state: State, tasks: int, edges: int) -> bool:
     """Whether these tasks that come after others, with the ids that they name, are too many beside those that wait."""
     there = state.dependents
     return there.live + tasks > DEPENDENTS_MAX or there.edges + edges > EDGES_MAX
+
+
+def _no_room(state: State, tasks: int, edges: int) -> cmd.Refused:
+    there = state.dependents
+    message = (
+        f"after: {there.live} unfinished tasks come after others and name {there.edges} ids, here are {tasks} "
+        f"more with {edges}, and the limits are {DEPENDENTS_MAX} and {EDGES_MAX}; try again when some have run"
+    )
+    return cmd.Refused(cmd.TOO_MANY_DEPENDENTS, message)
 
 
 def _refused(code: cmd.RefusalCode, field: str, fault: str) -> cmd.Refused:

@@ -12,6 +12,7 @@ from itertools import chain
 from gowork.leader._core import commands as cmd
 from gowork.leader._core.apply import adopt, take_in
 from gowork.leader._core.clock import ripe_ids
+from gowork.leader._core.continuing import STOPPED_A_BATCH_MAX
 from gowork.leader._core.freeing import DEPENDENTS_A_BATCH_MAX
 from gowork.leader._core.kinds import AFTER, SCHEDULES, UNIQUE_KEYS
 from gowork.leader._core.model import BLOCKED_MS, LaneKey, Spec, Status
@@ -84,6 +85,7 @@ class Loader:
             or state.delayed.hungry
             or state.expiring.hungry
             or bool(state.dependents.undecided)
+            or bool(state.dependents.abandoned)
         )
 
     async def page_in(self) -> None:
@@ -135,6 +137,9 @@ class Loader:
         if state.dependents.undecided:
             in_hand = state.dependents.take_in_hand(DEPENDENTS_A_BATCH_MAX)
             missing.update(dict.fromkeys([id for id in in_hand if id not in known]))
+        if state.dependents.abandoned:
+            children = state.dependents.take_abandoned(STOPPED_A_BATCH_MAX)
+            missing.update(dict.fromkeys([id for id in children if id not in known]))
         visiting: list[str] = []
         if missing:
             for record in await self._store.load(list(missing)):
@@ -194,13 +199,16 @@ def upstream_of(command: object) -> Sequence[str]:
                 if report.follow_ups:
                     groups = groups or []
                     groups += [spec.after for spec in report.follow_ups]
+                if report.continuation is not None:
+                    groups = groups or []
+                    groups.append(report.continuation.after)
         case _:
             pass
     return () if groups is None else list(chain.from_iterable(groups))
 
 
 def holders_of_keys(state: State, commands: Iterable[object]) -> Iterator[str]:
-    """Yields the ids of the tasks that have the unique keys for which these commands ask."""
+    """Yields the ids of the tasks that have the unique keys for which these commands ask, or dependents in hand."""
     for command in commands:
         specs: Sequence[Spec] = ()
         match command:
@@ -219,6 +227,11 @@ def holders_of_keys(state: State, commands: Iterable[object]) -> Iterator[str]:
         for spec in specs:
             if spec.unique_key and (id := unfinished_holder(state, spec.unique_key)):
                 yield id
+    for dependent in state.dependents.in_hand:
+        # They have been loaded, too. One that was cancelled may wait again, if nobody has its key.
+        task = state.tasks.get(dependent)
+        if task is not None and task.spec.unique_key and (id := unfinished_holder(state, task.spec.unique_key)):
+            yield id
 
 
 async def _fill_timers(

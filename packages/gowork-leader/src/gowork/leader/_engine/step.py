@@ -112,6 +112,7 @@ class Stepper:
             (mono is not None and mono <= now.mono)
             or (wall_ms is not None and wall_ms <= due_ms)
             or state.dependents.in_hand
+            or state.dependents.stopping
         ):
             carry_out(state, cmd.Tick(due_ms), now)
             trim(state, due_ms)

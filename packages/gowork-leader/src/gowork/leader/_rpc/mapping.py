@@ -14,6 +14,8 @@ from gowork.leader._access.audit import RECORDER
 from gowork.leader._access.rights import CALLER, caller_name
 from gowork.leader._core import commands as cmd
 from gowork.leader._core.model import (
+    BLOCKED_MS,
+    PENDING,
     Failure,
     FailureKind,
     HandlerPolicy,
@@ -32,7 +34,8 @@ from gowork.leader._core.queues import Queue
 from gowork.leader._core.ranges import RANGE_KEY, range_of
 from gowork.leader._replication.census import Census, LeaderView
 from gowork.leader._rpc.columns import SHORT_RESULT_CHARS, check_lengths, completions_from
-from gowork.leader._rpc.validation import check_follow_ups
+from gowork.leader._rpc.validation import Violations, check_follow_ups, check_task
+from gowork.leader._wire.edits import Edits
 from gowork.leader._wire.specs import DEFAULT_QUEUE, on_lost_of, retry_of, spec_from
 from gowork.leader.store.codec import restore
 from gowork.leader.store.protocol import Record, StoreFormatError
@@ -46,6 +49,8 @@ from gowork.proto.worker.v1 import session_pb2
 _VIEW_FULL = scheduler_pb2.TASK_VIEW_FULL
 _VIEW_RESULT = scheduler_pb2.TASK_VIEW_RESULT
 _COMPLETED = scheduler_pb2.ATTEMPT_OUTCOME_COMPLETED
+#: Outcomes with which tasks are scheduled.
+_SCHEDULING = (Outcome.COMPLETED, Outcome.WAITING)
 _OUTCOMES = {int(outcome): outcome for outcome in Outcome}
 _UNKNOWN = Plugin("")
 _KINDS = {int(kind): kind for kind in FailureKind}
@@ -74,6 +79,8 @@ def task_message(spec: Spec, standing: Standing, view: int, progress: Progress |
     if standing.edit is not None:
         task.changed_at_ms = standing.edit.changed_ms
         task.changed_fields.extend(standing.edit.fields)
+    if standing.status is PENDING and standing.not_before_ms >= BLOCKED_MS:
+        task.is_waiting = True
     task.fence = standing.fence
     task.created_at_ms = standing.created_ms
     task.started_at_ms = standing.started_ms
@@ -308,7 +315,13 @@ def _whole_report_from(report: session_pb2.Report, trace: str) -> cmd.Report:
         outcome, result, data = Outcome.FAILED, "", b""
         failure = Failure(FailureKind.REJECTED, f"the result has {size} bytes; the limit is {limits.PAYLOAD_BYTES_MAX}")
     follow_ups: tuple[Spec, ...] = ()
-    if outcome is Outcome.COMPLETED and report.follow_ups:
+    continuation = None
+    if outcome is Outcome.WAITING:
+        result, data = "", b""
+        continuation, fault = _continuation_from(report.continuation)
+        if continuation is None:
+            outcome, failure = Outcome.FAILED, Failure(FailureKind.REJECTED, f"it can't wait: {fault}")
+    if outcome in _SCHEDULING and report.follow_ups:
         for task in report.follow_ups:
             if task.delay_ms:
                 # The worker has also set `run_at_ms`, for leaders that do not know delays.
@@ -317,7 +330,7 @@ def _whole_report_from(report: session_pb2.Report, trace: str) -> cmd.Report:
                 task.ClearField("expires_at_ms")
         fault = check_follow_ups(report.follow_ups) or _out_of_bounds(report.follow_ups)
         if fault:
-            outcome, result, data = Outcome.FAILED, "", b""
+            outcome, result, data, continuation = Outcome.FAILED, "", b"", None
             failure = Failure(FailureKind.REJECTED, f"a follow-up can't be scheduled: {fault}")
         else:
             follow_ups = tuple([spec_from(task) for task in report.follow_ups])
@@ -337,7 +350,38 @@ def _whole_report_from(report: session_pb2.Report, trace: str) -> cmd.Report:
         outcome is Outcome.INTERRUPTED and report.unfit,
         outcome is Outcome.INTERRUPTED and report.not_started,
         report.checkpoint if len(report.checkpoint) <= limits.CHECKPOINT_BYTES_MAX else b"",
+        continuation,
     )
+
+
+def _continuation_from(task: scheduler_pb2.Task) -> tuple[cmd.Continuation | None, str]:
+    """Returns what a task runs next; or None, and what is wrong with it."""
+    violations: Violations = []
+    check_task(task, "", violations)
+    if violations:
+        return None, f"{violations[0].field}: {violations[0].description}"
+    if not task.handler:
+        return None, "handler: it is empty; name the handler that runs next"
+    caller = CALLER.get()
+    if caller is not None and not caller.may_handler(task.handler):
+        return None, _recorded(f"{caller.words} may not schedule for handler {task.handler!r}")
+    after = tuple(dict.fromkeys(task.after))
+    edits = Edits(
+        handler=task.handler,
+        payload=task.payload,
+        data=task.data,
+        payload_form=int(task.payload_form),
+        after=after,
+        after_rule=int(task.after_rule),
+    )
+    return cmd.Continuation(after, edits.apply), ""
+
+
+def _recorded(words: str) -> str:
+    """Records that a worker may not do what it reports. Returns the words for it."""
+    if (record := RECORDER.get()) is not None:
+        record(Refusal(grpc.StatusCode.PERMISSION_DENIED, "OUT_OF_BOUNDS", words))
+    return words
 
 
 def _out_of_bounds(tasks: Iterable[scheduler_pb2.Task]) -> str:
@@ -349,10 +393,8 @@ def _out_of_bounds(tasks: Iterable[scheduler_pb2.Task]) -> str:
     task = next(outside, None)
     if task is None:
         return ""
-    words = f"{caller.words} may not schedule for handler {task.handler!r} in queue {task.queue or DEFAULT_QUEUE!r}"
-    if (record := RECORDER.get()) is not None:
-        record(Refusal(grpc.StatusCode.PERMISSION_DENIED, "OUT_OF_BOUNDS", words))
-    return words
+    queue = task.queue or DEFAULT_QUEUE
+    return _recorded(f"{caller.words} may not schedule for handler {task.handler!r} in queue {queue!r}")
 
 
 def _failure_from(failure: scheduler_pb2.Failure) -> Failure:
@@ -376,8 +418,8 @@ def completion_from(request: scheduler_pb2.TaskCompleteRequest) -> cmd.CompleteT
         request.id,
         _cut(request.error, limits.FAILURE_MESSAGE_BYTES_MAX) if request.HasField("error") else None,
         request.fence,
-        # A newer member may send an unknown outcome. Then `error` decides.
-        _OUTCOMES.get(request.outcome),
+        # A newer member may send an unknown outcome, and none can wait. Then `error` decides.
+        None if request.outcome == scheduler_pb2.ATTEMPT_OUTCOME_WAITING else _OUTCOMES.get(request.outcome),
         _failure_from(request.failure) if request.HasField("failure") else None,
         _delay_from(request.retry_delay_ms) if request.HasField("retry_delay_ms") else None,
         retry_of(request.retry) if request.HasField("retry") else None,
@@ -406,7 +448,7 @@ def _fill_attempts(task: scheduler_pb2.Task, standing: Standing) -> None:
             worker=attempt.worker,
             started_at_ms=attempt.started_ms,
             ended_at_ms=attempt.ended_ms,
-            outcome=int(attempt.outcome),
+            outcome=int(attempt.ended_as),
             reason=attempt.reason,
             fence=attempt.fence,
             traceparent=attempt.trace,

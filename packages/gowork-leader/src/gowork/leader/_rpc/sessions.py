@@ -247,6 +247,8 @@ class Sessions:
                             message.attempts_used = grant.used
                         if grant.others:
                             message.in_other_forms = True
+                        if grant.continued:
+                            message.continued = grant.continued
                         if grant.checkpoint:
                             message.checkpoint = grant.checkpoint
                             size += len(grant.checkpoint)
@@ -277,6 +279,7 @@ class Sessions:
                     frame.welcome.heeds_on_lost = True
                     frame.welcome.keeps_checkpoints = True
                     frame.welcome.heeds_schedules = True
+                    frame.welcome.heeds_continuations = True
                 case ef.EndSession():
                     pass
         if frame.ByteSize():

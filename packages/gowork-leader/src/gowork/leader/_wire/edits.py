@@ -26,6 +26,9 @@ class Edits(Struct, frozen=True):
     payload: str | None = None
     data: bytes | None = None
     payload_form: int = 0
+    #: The tasks after which it runs, and a scheduler.v1.AfterRule.
+    after: tuple[str, ...] | None = None
+    after_rule: int = 0
 
     @property
     def moves_start(self) -> bool:
@@ -68,6 +71,10 @@ class Edits(Struct, frozen=True):
             task.payload, task.data = self.payload or "", self.data or b""
             if before != (task.payload, task.data, form):
                 fields.append("payload")
+        if self.after is not None and (self.after, self.after_rule) != (tuple(task.after), task.after_rule):
+            task.after[:] = self.after
+            task.after_rule = self.after_rule  # type: ignore[assignment] # As above.
+            fields.append("after")
         return (respecified(task, spec, created_ms, form) if fields else spec), tuple(fields)
 
 

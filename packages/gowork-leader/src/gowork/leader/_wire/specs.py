@@ -20,7 +20,7 @@ DEFAULT_QUEUE = "default"
 _OUTPUT_ONLY = tuple(
     field.name
     for field in scheduler_pb2.Task.DESCRIPTOR.fields
-    if 20 <= field.number <= 33 or field.name in ("status", "changed_at_ms", "changed_fields")
+    if 20 <= field.number <= 33 or field.name in ("status", "changed_at_ms", "changed_fields", "is_waiting")
 )
 #: Fields that go to Spec.trace: they travel with a task, and tasks that differ in them are the same task.
 _ASIDE: tuple[Literal["traceparent", "tracestate", "payload_form"], ...] = ("traceparent", "tracestate", "payload_form")

@@ -85,6 +85,7 @@ class Context:
     __slots__ = (
         "_after",
         "_checkpoint",
+        "_continued",
         "_follow_ups",
         "_is_group",
         "_outcome",
@@ -109,6 +110,7 @@ class Context:
     _outcome: str
     _after: tuple[str, ...]
     _is_group: bool
+    _continued: int
     _checkpoint: bytes
     _seals: tuple[Seal, Seal]
 
@@ -176,7 +178,7 @@ class Context:
     @property
     def outcome(self) -> str:
         """How the attempt has ended, for hooks around tasks, while they are left: "completed", "failed", "timed_out",
-        "cancelled", "interrupted" or "snoozed". Empty before that, and where no hook is around the attempt.
+        "cancelled", "interrupted", "snoozed" or "waiting". Empty before that, and where no hook is around the attempt.
         """
         return getattr(self, "_outcome", "")
 
@@ -295,7 +297,8 @@ class Context:
         Args:
             payload: text and bytes are sent as they are, everything else as JSON; at most 1 MiB. A NewTask has options
                 of its own.
-            id: the new task's id; None for "ID/N": this task's id and the number of the task, from 1.
+            id: the new task's id; None for "ID/N": this task's id and the number of the task, from 1. For a handler
+                that runs after others have waited (WaitFor), it is "ID/then-K/N" the K-th time.
             options: the handler and how to run the task, as for the client's `schedule`; see TaskOptions. `delay` and
                 `expires_in` count from this task's completion, by the leader's clock.
 
@@ -332,7 +335,8 @@ class Context:
 
     def _gathered(self) -> FollowUps:
         if self._follow_ups is None:
-            self._follow_ups = FollowUps(self.id, is_group=self.is_group)
+            continued = getattr(self, "_continued", 0)
+            self._follow_ups = FollowUps(self.id, is_group=self.is_group, continued=continued)
         return self._follow_ups
 
     @property

@@ -23,9 +23,10 @@ class FollowUps:
 
     __slots__ = ("_lock", "_payload_bytes", "_prefix", "tasks")
 
-    def __init__(self, task_id: str, *, is_group: bool = False) -> None:
-        # The ids that are just the task's and a number are those of its children, if it is a group.
-        self._prefix = f"{task_id}/then" if is_group else task_id
+    def __init__(self, task_id: str, *, is_group: bool = False, continued: int = 0) -> None:
+        # The ids that are just the task's and a number are those of its children, if it is a group, and those that its
+        # earlier handlers have scheduled, if it was continued.
+        self._prefix = f"{task_id}/then-{continued}" if continued else f"{task_id}/then" if is_group else task_id
         self._lock = threading.Lock()
         self._payload_bytes = 0
         self.tasks: list[FollowUp] = []

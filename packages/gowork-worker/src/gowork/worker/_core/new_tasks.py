@@ -209,8 +209,7 @@ def checked(options: Mapping[str, Any], now_ms: int) -> dict[str, Any]:
     for name, other in (("run_at", "delay"), ("expires_at", "expires_in"), ("retry", "max_attempts")):
         if given.get(name) is not None and given.get(other):
             raise ValueError(f"{name}: give {name} or {other}, not both")
-    handler = given.get("handler", "")
-    name = handler if isinstance(handler, str) else _handler_name(handler)
+    name = handler_name("handler", given.get("handler", ""))
     run_at_ms, expires_at_ms = (moment_ms(field, given.get(field, 0)) for field in ("run_at", "expires_at"))
     delay_ms, expires_in_ms, time_limit_ms, unique_for_ms = (
         duration_ms(field, given.get(field, 0), limits.DURATION_MS_MAX)
@@ -220,7 +219,6 @@ def checked(options: Mapping[str, Any], now_ms: int) -> dict[str, Any]:
     policy = None if isinstance(retry, int | float) else _policy(retry)
     attempts = policy.max_attempts if policy is not None else whole("max_attempts", retry, 0, limits.ATTEMPTS_MAX)
     for field, text in (
-        ("handler", name),
         ("queue", given.get("queue", "")),
         ("concurrency_key", given.get("concurrency_key", "")),
     ):
@@ -229,8 +227,8 @@ def checked(options: Mapping[str, Any], now_ms: int) -> dict[str, Any]:
         _check_labels(field, given.get(field))
     _check_range(given.get("plugin_version", ""))
     _check_key(given.get("unique"), unique_for_ms)
-    after = _ids("after", given.get("after", ()))
-    after_rule = word("after_rule", given.get("after_rule"), ("all_completed", "all_finished", "any_failed"))
+    after = ids_of("after", given.get("after", ()))
+    after_rule = after_rule_of(given.get("after_rule"))
     group = given.get("group")
     if group is False:
         group = None
@@ -262,10 +260,18 @@ def checked(options: Mapping[str, Any], now_ms: int) -> dict[str, Any]:
     }
 
 
-def _handler_name(handler: Any) -> str:
-    name = getattr(getattr(handler, "__gowork_handler__", None), "name", None)
+def handler_name(field: str, handler: Any) -> str:
+    """Returns the name of a handler that is given by it, or as a function.
+
+    Raises:
+        ValueError: when it is neither, or the name breaks a limit.
+    """
+    name = handler
     if not isinstance(name, str):
-        raise ValueError(f"handler: {handler!r:.200} is neither a name nor a function decorated with @handler")
+        name = getattr(getattr(handler, "__gowork_handler__", None), "name", None)
+        if not isinstance(name, str):
+            raise ValueError(f"{field}: {handler!r:.200} is neither a name nor a function decorated with @handler")
+    _check_name(field, name)
     return name
 
 
@@ -302,6 +308,15 @@ def word(field: str, given: object, words: tuple[str, ...]) -> Any:
     if not isinstance(given, str) or given.lower() not in words:
         raise ValueError(f"{field}: {given!r:.200} is not {', '.join(map(repr, words[:-1]))} or {words[-1]!r}")
     return str(given.lower())
+
+
+def after_rule_of(given: object) -> str:
+    """Returns the rule by which a task comes after others; empty: the default.
+
+    Raises:
+        ValueError: when there is no such rule.
+    """
+    return str(word("after_rule", given, ("all_completed", "all_finished", "any_failed")))
 
 
 def moment_ms(field: str, moment: Any) -> int:
@@ -343,7 +358,12 @@ def _check_key(unique: object, unique_for_ms: int) -> None:
         )
 
 
-def _ids(field: str, ids: Any) -> tuple[str, ...]:
+def ids_of(field: str, ids: Any) -> tuple[str, ...]:
+    """Returns these ids, each once.
+
+    Raises:
+        ValueError: when they are no ids, or too many.
+    """
     if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
         raise ValueError(f"{field}: {ids!r:.200} is no list of ids")
     # A handle of gowork.client has the id of its task.

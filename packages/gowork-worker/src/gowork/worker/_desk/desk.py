@@ -246,6 +246,7 @@ class Desk:
             heeds_on_lost=first is None or first.welcome.heeds_on_lost,
             heeds_unique_keys=first is None or first.welcome.heeds_unique_keys,
             keeps_checkpoints=first is not None and first.welcome.keeps_checkpoints,
+            heeds_continuations=first is None or first.welcome.heeds_continuations,
         )
         if first is not None:
             self._receive(first, now)

@@ -10,6 +10,7 @@ import math
 from collections.abc import Collection, Iterable
 
 from gowork.proto.completions import reports_of
+from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._desk.checkpoints import Checkpoints
 from gowork.worker._desk.credit import Credit
@@ -30,15 +31,20 @@ _CREDIT_SHARE = 0.25
 #: Welcome.heeds_unique_keys.
 _ON_LOST = ("on_lost", "plugin_version")
 _UNIQUE_KEYS = ("unique_key", "after", "group")
+#: What a report has that comes with Welcome.heeds_continuations.
+_CONTINUATION = "continuation"
 
 
 def _for_older_leaders(report: session.Report, unknown: Iterable[str]) -> session.Report:
-    """Returns the report; or one of a failure, if a follow-up has fields that are `unknown` to its leader."""
-    given = {field.name for task in report.follow_ups for field, _ in task.ListFields()} if report.follow_ups else ()
+    """Returns the report; or one of a failure, if it asks for what is `unknown` to its leader."""
+    given = {field.name for task in report.follow_ups for field, _ in task.ListFields()} if report.follow_ups else set()
     dropped = [name for name in unknown if name in given]
-    if not dropped:
+    if report.outcome == tasks.ATTEMPT_OUTCOME_WAITING and _CONTINUATION in unknown:
+        reason = "the handler waits for other tasks (WaitFor), which this leader is too old to know; upgrade it first"
+    elif dropped:
+        reason = f"a follow-up asks for {' and '.join(dropped)}, which this leader is too old to know; upgrade it first"
+    else:
         return report
-    reason = f"a follow-up asks for {' and '.join(dropped)}, which this leader is too old to know; upgrade it first"
     failed = endings.rejected(report.fence, report.id, reason)
     failed.execution_us = report.execution_us
     failed.traceparent = report.traceparent
@@ -75,6 +81,7 @@ class NextFrame:
         heeds_on_lost: bool = True,
         heeds_unique_keys: bool = True,
         keeps_checkpoints: bool = True,
+        heeds_continuations: bool = True,
     ) -> None:
         """A new session: everything is said again.
 
@@ -83,10 +90,13 @@ class NextFrame:
             heeds_on_lost: whether its leader reads what follow-ups say of losses, and of versions of plugins.
             heeds_unique_keys: whether its leader reads their unique keys.
             keeps_checkpoints: whether its leader keeps checkpoints.
+            heeds_continuations: whether its leader has tasks wait for others after their handlers.
         """
         self.checkpoints.start_session(is_heeded=keeps_checkpoints)
         self._reads_completions = reads_completions
         self._unknown = (() if heeds_on_lost else _ON_LOST) + (() if heeds_unique_keys else _UNIQUE_KEYS)
+        if not heeds_continuations:
+            self._unknown += (_CONTINUATION,)
         self.credit.start_session()
         self.unacknowledged.resend()
         self._condition = (False, False, False)
@@ -152,7 +162,12 @@ class NextFrame:
             reports = [*reports, *(report for each in completions for report in reports_of(each))]
             completions = []
         if self._unknown:
-            reports = [_for_older_leaders(report, self._unknown) if report.follow_ups else report for report in reports]
+            reports = [
+                _for_older_leaders(report, self._unknown)
+                if report.follow_ups or report.outcome == tasks.ATTEMPT_OUTCOME_WAITING
+                else report
+                for report in reports
+            ]
         condition = (blocked, draining, self._leaving and not self.unacknowledged.unsent)
         changed = condition != self._condition
         words: Collection[session.ProgressReport] = self.progress.values()

@@ -18,11 +18,12 @@ from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._core.around import AroundTasks
 from gowork.worker._core.context import Context, Place
 from gowork.worker._core.logs import running
+from gowork.worker._core.waiting import Wait
 from gowork.worker._runner import outcomes
 from gowork.worker._runner.completion import AttemptReport
 from gowork.worker._runner.encrypting import Encrypting
 from gowork.worker._runner.failure_log import Detail, FailureLog
-from gowork.worker._runner.job import Job
+from gowork.worker._runner.job import RETURNED, Job
 from gowork.worker._runner.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
     from gowork.worker._runner.spans import AttemptSpans
 
-_COMPLETED = tasks.ATTEMPT_OUTCOME_COMPLETED
 _NO_LABELS: Mapping[str, str] = {}
 
 
@@ -77,6 +77,8 @@ class Attempts:
             context._checkpoint = checkpoint  # noqa: SLF001 - handlers are not to set it
         if after := task.after:
             context._after = tuple(after)  # noqa: SLF001 - as above
+        if continued := job.grant.continued:
+            context._continued = continued  # noqa: SLF001 - as above
         if task.HasField("group"):
             context._is_group = True  # noqa: SLF001 - as above
         return context
@@ -89,6 +91,7 @@ class Attempts:
         running.set(context)
         span = None if self._spans is None else self._spans.begin(job)
         verdict = arguments = None
+        report: AttemptReport
         try:
             handler = job.handler
             if context.data or self._encrypting.looks_at_all:
@@ -106,7 +109,10 @@ class Attempts:
                     value = call(job.handler.function, *arguments)
                 else:
                     value = call(self._run_within, span, job.handler.function, arguments)
-                report = outcomes.completed(job.fence, job.id, value, context.follow_ups, handler.check_result)
+                if value.__class__ is Wait:
+                    report = outcomes.waiting(job, value)
+                else:
+                    report = outcomes.completed(job.fence, job.id, value, context.follow_ups, handler.check_result)
                 if context.key_id:
                     self._encrypting.close(context, report)
         except BaseException as error:  # noqa: BLE001 - SystemExit too must not end the thread
@@ -116,7 +122,7 @@ class Attempts:
             report = job.settle(job.stop, report) if verdict is None else verdict.settle(report)
         if self._spans is not None and span is not None:
             self._spans.end(span, report)
-        if report.outcome != _COMPLETED:
+        if report.outcome not in RETURNED:
             assert isinstance(report, session.Report)
             self.note(job, report)
             if context.key_id and report is own:
@@ -135,6 +141,7 @@ class Attempts:
         # It ends with the asyncio task that this is called in.
         running.set(context)
         span = entered = verdict = arguments = None
+        report: AttemptReport
         if self._spans is not None:
             span = self._spans.begin(job)
             entered = None if span is None else self._spans.enter(span)
@@ -148,7 +155,10 @@ class Attempts:
             arguments = handler.arguments(context, in_other_forms=in_other_forms)
             if self._around is None:
                 value = await job.handler.function(*arguments)
-                report = outcomes.completed(job.fence, job.id, value, context.follow_ups, handler.check_result)
+                if value.__class__ is Wait:
+                    report = outcomes.waiting(job, value)
+                else:
+                    report = outcomes.completed(job.fence, job.id, value, context.follow_ups, handler.check_result)
                 if context.key_id:
                     self._encrypting.close(context, report)
             else:
@@ -162,7 +172,7 @@ class Attempts:
         if self._spans is not None and span is not None:
             self._spans.leave(entered)
             self._spans.end(span, report)
-        if report.outcome != _COMPLETED:
+        if report.outcome not in RETURNED:
             assert isinstance(report, session.Report)
             self.note(job, report)
             if context.key_id and report is own:
@@ -200,6 +210,7 @@ class Attempts:
                 around.enter_own(own, context, handler.plugin, verdict)
                 value = handler.function(*arguments)
                 report = self._complete(job, context, value)
+                verdict.returned = report.outcome
             report = self._completed_again(job, context, value, report)
         return self._completed_again(job, context, value, report)
 
@@ -215,11 +226,15 @@ class Attempts:
                 await around.enter_own_async(own, context, handler.plugin, verdict)
                 value = await handler.function(*arguments)
                 report = self._complete(job, context, value)
+                verdict.returned = report.outcome
             report = self._completed_again(job, context, value, report)
         return self._completed_again(job, context, value, report)
 
     def _complete(self, job: Job, context: Context, value: object) -> AttemptReport:
-        report = outcomes.completed(job.fence, job.id, value, context.follow_ups, job.handler.check_result)
+        if value.__class__ is Wait:
+            report: AttemptReport = outcomes.waiting(job, value)
+        else:
+            report = outcomes.completed(job.fence, job.id, value, context.follow_ups, job.handler.check_result)
         if context.key_id:
             self._encrypting.close(context, report)
         return report

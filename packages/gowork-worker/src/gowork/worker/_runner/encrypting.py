@@ -102,7 +102,7 @@ class Encrypting:
         )
 
     def close(self, context: Context, report: AttemptReport) -> None:
-        """Encrypts what a completed attempt returns and schedules, if its payload was encrypted.
+        """Encrypts what an attempt returns and schedules, and what its task runs next, if its payload was encrypted.
 
         The result has the key of the payload, so whoever scheduled the task can read it. Follow-ups have the key that
         encrypts now.
@@ -115,9 +115,12 @@ class Encrypting:
         if encryption is None or not key_id:
             return
         try:
-            data = encryption.result(report.id, report.result, report.result_data, key_id)
             for task in report.follow_ups:
                 self._encrypt(task, encryption)
+            if not isinstance(report, Completion) and report.HasField("continuation"):
+                self._encrypt(report.continuation, encryption)
+                return
+            data = encryption.result(report.id, report.result, report.result_data, key_id)
         except TooLarge as error:
             raise ResultError(str(error)) from None
         report.result, report.result_data = "", data

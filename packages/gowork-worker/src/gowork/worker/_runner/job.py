@@ -15,6 +15,9 @@ from gowork.worker._runner.attempt_task import AttemptTask
 from gowork.worker._runner.completion import AttemptReport
 from gowork.worker._runner.messages import StopKind
 
+#: How an attempt ends whose handler has returned.
+RETURNED = (tasks.ATTEMPT_OUTCOME_COMPLETED, tasks.ATTEMPT_OUTCOME_WAITING)
+
 
 @dataclass(frozen=True, slots=True)
 class Stop:
@@ -95,6 +98,6 @@ class Job:
     def _stopped_early(self, natural: AttemptReport) -> bool:
         if self.handler.is_async:
             # asyncio's own rule: a task that swallows its cancellation and returns was not cancelled.
-            return natural.outcome != tasks.ATTEMPT_OUTCOME_COMPLETED
+            return natural.outcome not in RETURNED
         # A thread that never looked at the token has finished its work.
         return self.context is not None and self.context.cancelled.noticed

@@ -9,13 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._runner import endings, forks
 from gowork.worker._runner.attempt import Attempts
 from gowork.worker._runner.clock import Clock
 from gowork.worker._runner.completion import AttemptReport
-from gowork.worker._runner.job import Job
+from gowork.worker._runner.job import RETURNED, Job
 from gowork.worker._runner.lending import Lending
 from gowork.worker._runner.messages import StopKind
 from gowork.worker._runner.outbox import Outbox
@@ -97,7 +96,7 @@ class Jobs:
         """
         if forks.generation != self._generation:
             # The handler has forked, and this is the child: its parent reports.
-            forks.leave(0 if report.outcome == tasks.ATTEMPT_OUTCOME_COMPLETED else 1)
+            forks.leave(0 if report.outcome in RETURNED else 1)
         report.execution_us = (self._monotonic_ns() - job.started_ns) // 1000
         self.held.pop(job.fence, None)
         self._table.end(slot, job.fence)

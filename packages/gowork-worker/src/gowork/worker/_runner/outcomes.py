@@ -11,10 +11,12 @@ from gowork.worker._core.bounds import duration_ms
 from gowork.worker._core.codec import PayloadError, ResultCheck, ResultError, encode_result
 from gowork.worker._core.new_tasks import FollowUp
 from gowork.worker._core.steering import Cancel, Delay, Fail, Snooze, Steering
+from gowork.worker._core.waiting import Wait
 from gowork.worker._runner import endings, exceptions
 from gowork.worker._runner.completion import AttemptReport, Completion
 from gowork.worker._runner.endings import interrupted
 from gowork.worker._runner.exceptions import cut
+from gowork.worker._runner.job import Job
 
 #: {outcome: its word in metrics, logs and spans}
 STATUS = {
@@ -25,6 +27,7 @@ STATUS = {
     tasks.ATTEMPT_OUTCOME_INTERRUPTED: "interrupted",
     tasks.ATTEMPT_OUTCOME_CANCELLED: "cancelled",
     tasks.ATTEMPT_OUTCOME_SNOOZED: "snoozed",
+    tasks.ATTEMPT_OUTCOME_WAITING: "waiting",
 }
 
 
@@ -36,10 +39,29 @@ _PRIORITIES = {
 _ON_LOST = {"again": tasks.ON_LOST_AGAIN, "fail": tasks.ON_LOST_FAIL}
 
 
+def waiting(job: Job, wait: Wait) -> session.Report:
+    """Reports that the handler returned this, so that its task goes on after others."""
+    context = job.context
+    assert context is not None
+    report = session.Report(fence=job.fence, id=job.id, outcome=tasks.ATTEMPT_OUTCOME_WAITING)
+    report.reason = f"waits for {len(wait.after):,} tasks; then {wait.then}"
+    following = report.continuation
+    following.id = job.id
+    following.handler = wait.then
+    following.payload, following.data, form = wait.payload or (context.payload, context.data, context.payload_form)
+    following.payload_form = form  # type: ignore[assignment] # Its number.
+    following.after.extend(wait.after)
+    if wait.after_rule and wait.after:
+        following.after_rule = tasks.AfterRule.Value(f"AFTER_RULE_{wait.after_rule.upper()}")
+    for follow_up in context.follow_ups:
+        fill_follow_up(report.follow_ups.add(), follow_up)
+    return report
+
+
 def completed(
     fence: int, id: str, value: object, follow_ups: Sequence[FollowUp] = (), check: ResultCheck | None = None
 ) -> AttemptReport:
-    """Reports that the handler returned this value and scheduled these tasks.
+    """Reports that the handler returned this result and scheduled these tasks.
 
     Raises:
         ResultError: when it cannot be a result, or `check` refuses it.

@@ -20,6 +20,8 @@ class Verdict:
         self._job = job
         #: Whether the handler, with its own hooks, has ended.
         self._stands = False
+        #: How it ends if nothing is raised: it completes, or waits.
+        self.returned: tasks.AttemptOutcome.ValueType = tasks.ATTEMPT_OUTCOME_COMPLETED
         #: What the attempt was stopped by; counts once it stands.
         self._stop: Stop | None = None
 
@@ -48,7 +50,7 @@ class Verdict:
         return report if stop is None else self._job.settle(stop, report)
 
     def _natural(self, error: BaseException | None) -> session.Report:
-        outcome = tasks.ATTEMPT_OUTCOME_COMPLETED if error is None else outcomes.outcome_of(error)
+        outcome = self.returned if error is None else outcomes.outcome_of(error)
         if error is not None and self._job.grant.in_other_forms and exceptions.is_a(error, PayloadError):
             outcome = tasks.ATTEMPT_OUTCOME_INTERRUPTED
         return session.Report(fence=self._job.fence, id=self._job.id, outcome=outcome)

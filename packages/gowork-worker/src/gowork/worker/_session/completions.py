@@ -130,6 +130,11 @@ class Completions:
             request.error = "the handler has scheduled follow-ups, which a callback worker can't report"
             request.failure.kind = tasks.FAILURE_KIND_REJECTED
             request.failure.message = request.error
+        elif outcome == tasks.ATTEMPT_OUTCOME_WAITING:
+            outcome = tasks.ATTEMPT_OUTCOME_FAILED
+            request.error = "the handler waits for other tasks, which a callback worker can't report"
+            request.failure.kind = tasks.FAILURE_KIND_REJECTED
+            request.failure.message = request.error
         elif outcome != tasks.ATTEMPT_OUTCOME_COMPLETED:
             request.error = report.failure.message or report.reason or "failed"
         if not started.fence:

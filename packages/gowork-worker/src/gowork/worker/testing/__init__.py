@@ -1,6 +1,7 @@
 """Runs handlers in tests as a worker would, without a leader: the worker's own code on a clock of the test's."""
 
 from gowork.worker._core.new_tasks import FollowUp
+from gowork.worker._core.waiting import Wait
 from gowork.worker.testing._clock import FakeClock
 from gowork.worker.testing._context import FakeContext
 from gowork.worker.testing._faults import Fault, Switch, cancel, drain, lose_lease, regain_lease
@@ -21,6 +22,7 @@ __all__ = [
     "RunOptions",
     "Status",
     "Switch",
+    "Wait",
     "cancel",
     "drain",
     "lose_lease",

@@ -14,6 +14,7 @@ from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._core.context import Context
 from gowork.worker._core.new_tasks import FollowUp
+from gowork.worker._core.waiting import Wait
 from gowork.worker._runner import outcomes
 from gowork.worker._runner.exceptions import cut
 from gowork.worker._runner.job import Job
@@ -32,6 +33,7 @@ class Status(StrEnum):
     INTERRUPTED = "interrupted"
     CANCELLED = "cancelled"
     SNOOZED = "snoozed"
+    WAITING = "waiting"
 
 
 class FailureKind(StrEnum):
@@ -93,8 +95,10 @@ class Outcome:
     next: str
     #: Every word of progress. A leader is told of the latest one only, a few times a second.
     progress: tuple[Progress, ...]
-    #: The tasks that were scheduled with the completion; none unless it completed.
+    #: The tasks that were scheduled with the report; none unless it completed, or waits.
     follow_ups: tuple[FollowUp, ...]
+    #: What the handler returned to have its task go on after others; None unless it waits.
+    wait: Wait | None
     #: What was logged while the handler ran, by whom it may be, and the worker's line on a failed attempt.
     logs: tuple[logging.LogRecord, ...] = field(repr=False)
     #: Seconds on the run's clock, from the handler's start to its end; 0 when it was not started.
@@ -168,7 +172,8 @@ def outcome_of(job: Job, report: session.Report, notes: Notes) -> Outcome:
     retry, fails = job.handler.options.retry, job.handler.options.fails_if_lost
     following = next_try(job.grant, job.task, retry, report) if failed else None
     snoozed = report.outcome == tasks.ATTEMPT_OUTCOME_SNOOZED
-    completed = report.outcome == tasks.ATTEMPT_OUTCOME_COMPLETED
+    waits = report.outcome == tasks.ATTEMPT_OUTCOME_WAITING
+    schedules = waits or report.outcome == tasks.ATTEMPT_OUTCOME_COMPLETED
     return Outcome(
         status=Status(outcomes.STATUS[report.outcome]),
         reason=report.reason,
@@ -178,13 +183,20 @@ def outcome_of(job: Job, report: session.Report, notes: Notes) -> Outcome:
         snooze_delay=report.retry_delay_ms / 1000 if snoozed else None,
         next=next_step(job.grant, job.task, retry, report, fails_if_lost=fails) if failed else "",
         progress=tuple(notes.progress),
-        follow_ups=tuple(job.context.follow_ups) if completed and job.context is not None else (),
+        wait=_wait_of(report.continuation) if waits else None,
+        follow_ups=tuple(job.context.follow_ups) if schedules and job.context is not None else (),
         logs=tuple(notes.logs),
         elapsed=report.execution_us / 1e6,
         was_killed=notes.was_killed,
         context=job.context,
         _report=report,
     )
+
+
+def _wait_of(following: tasks.Task) -> Wait:
+    rule = tasks.AfterRule.Name(following.after_rule).removeprefix("AFTER_RULE_").lower()
+    payload = following.payload, following.data, int(following.payload_form)
+    return Wait(tuple(following.after), following.handler, payload, "" if rule == "unspecified" else rule)
 
 
 def _failure(failure: tasks.Failure) -> Failure:

@@ -52,6 +52,8 @@ class RunOptions(TypedDict, total=False):
     after: Iterable[str]
     #: Whether the task is a group: False.
     is_group: bool
+    #: How often a handler of the task has returned a WaitFor before: 0.
+    continued: int
     #: What `ctx.state` has before lifespans are entered: an object, or a mapping of its attributes.
     state: object
     #: Lifespans that are entered before the handler runs, and left after it.
@@ -147,7 +149,8 @@ def plan_of(handler: Callable[..., Any] | str, payload: object, options: RunOpti
     if given is not None:
         place.state = SimpleNamespace(**given) if isinstance(given, Mapping) else given  # type: ignore[assignment]
     functions = (*options.get("lifespans", ()), *(() if isinstance(handler, str) else (handler,)))
-    grant = session.Grant(fence=fence, id=id, attempt=attempt)
+    continued = whole("continued", options.get("continued", 0), 0, limits.ATTEMPTS_MAX)
+    grant = session.Grant(fence=fence, id=id, attempt=attempt, continued=continued)
     if (handed_on := options.get("checkpoint")) is not None:
         grant.checkpoint = checkpoints.written(handed_on, None)
     patience = options.get("patience", _PATIENCE)

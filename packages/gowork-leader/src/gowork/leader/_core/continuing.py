@@ -1,0 +1,85 @@
+"""Decides on tasks whose handlers end with a continuation: what they run next, and after which other tasks.
+
+Such a task keeps its id and its place in the world. It is pending meanwhile, holds no slot, and comes after those tasks
+as `upstream` says. It asks for something else from now on, so it is changed as `edits` changes a task. When it is
+cancelled, or expires, the tasks that it scheduled itself and waits for are cancelled too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from gowork.leader._core import changes as ch
+from gowork.leader._core import commands as cmd
+from gowork.leader._core.decision import Decision
+from gowork.leader._core.edits import edited
+from gowork.leader._core.model import Now, Spec, Standing, Task
+from gowork.leader._core.state import State
+from gowork.leader._core.tasks import cancel_unfinished, no_lanes
+from gowork.leader._core.upstream import fault_of_waiting
+
+#: How many tasks one batch cancels because those that waited for them were cancelled.
+STOPPED_A_BATCH_MAX = 2_000
+
+
+class Continuing:
+    """The tasks that are continued by the reports of one frame."""
+
+    def __init__(self, state: State, now: Now) -> None:
+        self._state = state
+        self._now = now
+        #: {id: what it asks for from now on, and the names of the fields that differ}
+        self._next: dict[str, tuple[Spec, tuple[str, ...]]] = {}
+
+    def fault_of(self, task: Task, continuation: cmd.Continuation, made: Mapping[str, Spec]) -> str:
+        """Returns why a task can't be continued so; empty: it can, and is noted.
+
+        Args:
+            task: the task.
+            continuation: what it runs next.
+            made: the tasks that the same decision schedules, {id: spec}.
+        """
+        spec, fields = continuation.edit(task.spec, task.standing.created_ms, self._now.wall_ms)
+        others = {id: spec for id, (spec, _) in self._next.items()}
+        refusal = fault_of_waiting(self._state, spec, {**made, **others}) or no_lanes(self._state, [spec])
+        if refusal is not None:
+            return refusal.message
+        self._next[spec.id] = spec, fields
+        return ""
+
+    def changes(self, standings: Mapping[str, Standing], scheduled: int) -> list[ch.Change]:
+        """Returns the changes by which the tasks wait, which come after all others of the decision.
+
+        Args:
+            standings: where the tasks stand by the decision, {id: standing}.
+            scheduled: how many new tasks the decision has.
+        """
+        changes: list[ch.Change] = []
+        seq = self._state.next_seq + scheduled
+        for id, (spec, fields) in self._next.items():
+            if fields:
+                standing = edited(standings[id], self._state.tasks[id], fields, self._now)
+                changes.append(ch.TaskReplaced(id, seq, spec, standing))
+                seq += 1
+            changes.append(ch.TaskContinued(id))
+        return changes
+
+
+def stop_children(state: State, now: Now, decision: Decision) -> set[str]:
+    """Cancels the tasks in hand for which tasks waited that were cancelled, or have expired. Returns their ids.
+
+    Those of which the decision has moved one already are left to a later batch.
+    """
+    moved = {change.id for change in decision.changes if type(change) is ch.TaskMoved}
+    stopped: set[str] = set()
+    for id in state.dependents.stopping:
+        children = state.dependents.abandoned[id]
+        if not moved.isdisjoint(children) or not stopped.isdisjoint(children):
+            continue
+        for child in children:
+            task = state.tasks.get(child)
+            if task is not None:
+                cancel_unfinished(state, task, now, decision)
+        stopped.update(children)
+        decision.changes.append(ch.ChildrenStopped(id))
+    return stopped
