@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from sim_trace import Trace
 from sim_violation import Violation
 
-from gowork.leader._core.model import Spec, Standing, Status
+from gowork.leader._core.model import FailureKind, Spec, Standing, Status
 from gowork.leader._core.state import State
 
 #: How long the simulated retention keeps tasks, in seconds.
@@ -45,7 +45,9 @@ class RemovalChecks:
     def moved(self, id: str, before: Standing | None, after: Standing) -> None:
         """Checks a task's move from one standing to the next."""
         if before is not None and before.status >= Status.COMPLETED:
-            if before.status is Status.COMPLETED or id not in self.run_again or after.status is Status.COMPLETED:
+            # One that was cancelled because of others waits again when these are run again.
+            asked = id in self.run_again or (before.failure is not None and before.failure.kind is FailureKind.UPSTREAM)
+            if before.status is Status.COMPLETED or not asked or after.status is Status.COMPLETED:
                 raise Violation("finished stays finished", id, "went to", after.status.name)
             if after.fence < before.fence:
                 raise Violation("fences only grow", id)

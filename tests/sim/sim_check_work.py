@@ -77,6 +77,13 @@ class WorkChecks:
             if running == id:
                 self._running[fence] = f"{id}, removed"
 
+    def waiting(self, id: str, standing: Standing) -> session.Report:
+        """Checks that a worker has said that a task goes on after others, and returns the report that says so."""
+        report = self._reports.get((standing.instance, standing.fence))
+        if report is None or report.outcome != tasks.ATTEMPT_OUTCOME_WAITING or report.id != id:
+            raise Violation("no stale report is accepted", id, "waits under fence", standing.fence)
+        return report
+
     def completed(self, id: str, standing: Standing) -> session.Report | None:
         """Checks a completion, and returns the report that made it; None for one of a callback worker."""
         if not standing.instance:

@@ -6,16 +6,18 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from msgspec.structs import replace
+from sim_check_links import LinkChecks
 from sim_check_queues import QueueChecks
 from sim_check_removals import RemovalChecks
+from sim_check_ticks import TickChecks
 from sim_check_work import WorkChecks
-from sim_tasks import HANDLERS
+from sim_tasks import HANDLERS, task_for
 from sim_trace import Trace
 from sim_violation import Violation
 
 from gowork.leader._core import effects as ef
 from gowork.leader._core.kinds import MEMBERS, WORKER_DRAINS
-from gowork.leader._core.model import FailureKind, Now, Outcome, RetryPolicy, Spec, Standing, Status
+from gowork.leader._core.model import BLOCKED_MS, FailureKind, Now, Outcome, RetryPolicy, Spec, Standing, Status
 from gowork.leader._core.state import State
 from gowork.leader._wire.specs import stored_spec
 from gowork.leader.store.protocol import Batch
@@ -42,6 +44,8 @@ class Checks:
         self.queues = QueueChecks(trace)
         self.work = WorkChecks(trace, self.durable)
         self.removals = RemovalChecks(trace, self.durable)
+        self.links = LinkChecks(trace, self.durable)
+        self.ticks = TickChecks(trace)
         self._unfinished = 0
         #: {fence: id} of all grants that are or were durable.
         self._fence_ids: dict[int, str] = {}
@@ -72,8 +76,13 @@ class Checks:
         self._scheduled.clear()
         self.queues.configured(batch, now.mono)
         due_ms = max(read.wall_ms for read in decided)
+        self.links.begin(batch)
+        changed = {new.record.id for new in batch.inserts if new.record.standing.edit is not None}
         for deleted in batch.deletes:
-            self._removed(deleted.id, deleted.seq, wall_ms_lately)
+            if deleted.id in changed:
+                self._replaced(deleted.id, deleted.seq)
+            else:
+                self._removed(deleted.id, deleted.seq, wall_ms_lately)
         inserted: list[str] = []
         for new in batch.inserts:
             record = new.record
@@ -84,6 +93,8 @@ class Checks:
             self._seqs[record.id] = record.seq
             self._unfinished += 1
             inserted.append(record.id)
+            if record.id not in changed:
+                self.ticks.inserted(record.id)
             self._moved(record.id, record.seq, spec, None, record.standing, due_ms)
         for move in batch.moves:
             id = self._ids[move.seq]
@@ -93,10 +104,11 @@ class Checks:
             if tasks > 1:
                 raise Violation("a callback worker has one task at a time", member, tasks)
         for id in inserted:
-            if "+" in id and id not in self._scheduled:
+            if "+" in id and id not in self._scheduled and id not in changed:
                 raise Violation("follow-ups come with their completion", id, "came without it")
         for id, parent in self._scheduled.items():
-            if id not in self.durable and not any(deleted.id == id for deleted in batch.deletes):
+            is_held = bool(task_for(id).unique_key)
+            if id not in self.durable and not is_held and not any(deleted.id == id for deleted in batch.deletes):
                 raise Violation("follow-ups come with their completion", id, "is missing, and", parent, "completed")
         for kind, key in batch.facts_gone:
             if kind == MEMBERS.name:
@@ -109,7 +121,16 @@ class Checks:
             elif fact.kind == WORKER_DRAINS.name:
                 self._draining.add(fact.key)
         self.queues.decided(now)
+        self.links.end()
+        self.ticks.committed(batch, due_ms)
         self.removals.counted(self.queues.state)
+
+    def _replaced(self, id: str, seq: int) -> None:
+        """Takes a task away that has another record in the same batch."""
+        spec, standing = self.durable.pop(id)
+        self._unfinished -= 1
+        self.queues.moved(seq, spec, standing, replace(standing, status=Status.CANCELLED))
+        del self._ids[seq]
 
     def _removed(self, id: str, seq: int, wall_ms: int) -> None:
         spec, standing = self.durable.pop(id)
@@ -133,6 +154,7 @@ class Checks:
         origin = "new" if before is None else before.status.name
         self._trace.seen[f"task: {origin} to {status.name}"] += 1
         self.removals.moved(id, before, after)
+        self.links.moved(id, spec, before, after)
         if before is not None and before.status >= Status.COMPLETED:
             self._unfinished += 1
             self._forgiven[id] = _counted(before)
@@ -144,7 +166,7 @@ class Checks:
             self._finished(id, after)
         elif status is Status.RUNNING:
             self._runs(id, spec, before, after, due_ms)
-        elif before is not None and before.not_before_ms and not after.not_before_ms and before.not_before_ms > due_ms:
+        elif before is not None and not after.not_before_ms and _not_before_ms(spec, before) > due_ms:
             raise Violation("nothing is granted before its time", id, "came due at", due_ms)
         elif origin in ("ERROR", "CANCELLED") and not after.not_before_ms and spec.run_at_ms > due_ms:
             raise Violation("nothing is granted before its time", id, "may run, being retried at", due_ms)
@@ -155,7 +177,7 @@ class Checks:
         if before is not None and after.fence < before.fence:
             raise Violation("fences only grow", id)
         is_new = before is None or before.status >= Status.COMPLETED
-        not_before_ms = spec.run_at_ms if before is None or is_new else before.not_before_ms
+        not_before_ms = spec.run_at_ms if before is None or is_new else _not_before_ms(spec, before)
         if not_before_ms > due_ms:
             raise Violation("nothing is granted before its time", id, not_before_ms - due_ms, "ms too early")
         if not after.instance:
@@ -174,6 +196,11 @@ class Checks:
 
     def _check_attempts(self, id: str, spec: Spec, before: Standing | None, after: Standing) -> None:
         attempts = after.attempts
+        if attempts and attempts[-1].waits:
+            # None of those before it count any more.
+            self._forgiven[id] = _counted(after)
+            if before is None:
+                self._scheduled.update({task.id: id for task in self.work.waiting(id, after).follow_ups})
         if len(attempts) < ATTEMPTS_KEPT:
             if not after.attempts_used and id in self.removals.run_again:
                 self._forgiven[id] = _counted(after)
@@ -185,7 +212,7 @@ class Checks:
         if not attempts or (before is not None and len(attempts) == len(before.attempts)):
             return
         last = attempts[-1]
-        self._trace.seen[f"attempt: {last.outcome.name}"] += 1
+        self._trace.seen[f"attempt: {last.ended_as.name}"] += 1
         if "did not reach" in last.reason:
             self.work.unreached(id, last.fence)
         if last.outcome in (Outcome.FAILED, Outcome.TIMED_OUT) and last.fence == after.fence:
@@ -315,6 +342,11 @@ class Checks:
         for id, (_, standing) in self.durable.items():
             if standing.status < Status.COMPLETED:
                 raise Violation("every task ends", id, "is", standing.status.name)
+
+
+def _not_before_ms(spec: Spec, standing: Standing) -> int:
+    """When a pending task may start; its own time, if it waits for others."""
+    return spec.run_at_ms if standing.not_before_ms == BLOCKED_MS else standing.not_before_ms
 
 
 def _counted(standing: Standing) -> int:

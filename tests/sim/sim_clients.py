@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 from typing import TYPE_CHECKING
 
-from sim_tasks import QUEUES, other_spec_for, spec_for
+from sim_tasks import LINKED, QUEUES, SCHEDULES, other_spec_for, spec_for
 
 from gowork.leader._core import commands as cmd
 
@@ -59,7 +59,8 @@ class SimClient:
 
     async def _submit(self) -> None:
         world, rng = self._world, self._rng
-        ids = [f"c{self._number}-{self._submitted + place}" for place in range(rng.choice([1, 1, 2, 8]))]
+        prefix = f"{LINKED if world.links_tasks else 'c'}{self._number}"
+        ids = [f"{prefix}-{self._submitted + place}" for place in range(rng.choice([1, 1, 2, 8]))]
         self._submitted += len(ids)
         world.submitted += ids
         if rng.random() < 0.2:
@@ -68,12 +69,36 @@ class SimClient:
         while True:
             answer = await world.call(command)
             if isinstance(answer, cmd.Submitted):
-                world.checks.answered(ids)
+                held = {command.specs[place].id for place, _ in answer.held}
+                world.trace.seen["task: another one has its unique key"] += len(held)
+                world.checks.answered([id for id in ids if id not in held])
             if answer is not world.LOST:
                 return
             if rng.random() < 0.1:
                 await self._cancel(ids[0])
             await world.loop.pass_time(rng.uniform(0.01, 0.3))
+
+
+class SimPlanner:
+    """Adds schedules, repeats calls without an answer, and removes the schedules in the end."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    async def run(self) -> None:
+        """Adds all schedules."""
+        for name, definition in SCHEDULES.items():
+            await self._ask(cmd.AddSchedule(name, definition))
+
+    async def remove(self) -> None:
+        """Removes them."""
+        for name in SCHEDULES:
+            await self._ask(cmd.RemoveSchedule(name))
+
+    async def _ask(self, command: cmd.AnyCommand) -> None:
+        world = self._world
+        while await world.call(command) is world.LOST:
+            await world.loop.pass_time(0.3)
 
 
 class SimOperator:

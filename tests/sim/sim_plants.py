@@ -13,13 +13,17 @@ from unittest import mock
 from msgspec.structs import replace
 from sim_plants_log import LogPlants
 
-from gowork.leader._core import attempts, callbacks, dispatch, sessions, state, step
+from gowork.leader._core import attempts, callbacks, dispatch, sessions, state, step, ticking
 from gowork.leader._core import commands as cmd
 from gowork.leader._core.clock import ripe_ids
 from gowork.leader._core.decision import Decision
+from gowork.leader._core.dependents import Dependent, Verdict
+from gowork.leader._core.kinds import TICKS
 from gowork.leader._core.lanes import Lane
 from gowork.leader._core.model import Outcome, Standing, Status, Task
 from gowork.leader._core.pending import Pending
+from gowork.leader._core.schedules import Definition, Ticks, ticks_of
+from gowork.leader._core.unique import Keys
 from gowork.leader._engine import loading, recovery
 from gowork.leader._engine.loop import Engine
 from gowork.proto.completions import reports_of
@@ -64,6 +68,12 @@ class Plants(LogPlants):
     leave_what_was_not_dialled: bool = False
     leave_what_idle_members_forgot: bool = False
     grant_whatever_the_version: bool = False
+    free_before_the_rule_holds: bool = False
+    forget_dependents_on_recovery: bool = False
+    give_keys_twice: bool = False
+    make_ticks_twice: bool = False
+    forget_ticks_on_recovery: bool = False
+    lose_ticks: bool = False
 
     def into_engine(self, engine: Engine) -> None:
         """Plants the bugs that live in one engine."""
@@ -97,6 +107,9 @@ class Plants(LogPlants):
         if self.forget_drains_on_recovery:
             for worker in engine._state.workers.values():
                 worker.drain_ms = None
+        if self.forget_ticks_on_recovery:
+            for name, ticks in list(engine._state.facts.of(TICKS).items()):
+                engine._state.facts.put(TICKS, name, replace(ticks, last_ms=ticks.last_ms - 20_000))
         for queue in engine._state.queues:
             if self.forget_keys_on_recovery:
                 queue.keys, queue.held_back = defaultdict(int), {}
@@ -139,6 +152,16 @@ class Plants(LogPlants):
             yield state, "has_version", lambda policy, wanted: True
         if self.give_callback_workers_more:
             yield state.Callback, "free", True
+        if self.free_before_the_rule_holds:
+            yield Dependent, "verdict", Verdict.RUN
+        if self.forget_dependents_on_recovery:
+            yield loading, "link", lambda *args: None
+        if self.give_keys_twice:
+            yield Keys, "take", lambda keys, key, id: ""
+        if self.make_ticks_twice:
+            yield ticking, "ticks_of", _ticks_from_the_last
+        if self.lose_ticks:
+            yield Ticks, "with_run", lambda ticks, run, **of: ticks
         yield from self._patches_of_workers()
         yield from self.patches_of_the_log()
 
@@ -195,6 +218,10 @@ def _decide_early(state: Any, command: cmd.AnyCommand, now: Any) -> Decision:
     if isinstance(command, cmd.Tick):
         command = cmd.Tick(command.due_ms + _EARLY_MS)
     return _decide(state, command, now)
+
+
+def _ticks_from_the_last(definition: Definition, after_ms: int) -> Iterator[int]:
+    return ticks_of(definition, after_ms - 1)
 
 
 def _take_and_forget(unacknowledged: Unacknowledged, bytes_max: int) -> Any:

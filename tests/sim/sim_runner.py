@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 from sim_loop import STEP
-from sim_tasks import GRACE_MS, NOTES, follow_ups_of, is_deadly
+from sim_tasks import GRACE_MS, NOTES, continuation_of, follow_ups_of, is_deadly, task_for
 
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
@@ -41,6 +41,7 @@ class _Work:
     fence: int
     id: str
     handler: str
+    payload: str
     limit_ms: int
     #: Its row in the slot table, once it runs.
     row: int = -1
@@ -279,7 +280,7 @@ class SimRunner:
         if handler not in self._life.handler_names:
             self._report(outcomes.rejected(grant.fence, grant.id, f"this worker has no handler {handler}"))
             return
-        self._queued[grant.fence] = _Work(grant.fence, grant.id, handler, task.time_limit_ms)
+        self._queued[grant.fence] = _Work(grant.fence, grant.id, handler, task.payload, task.time_limit_ms)
 
     def _cancel(self, fence: int) -> None:
         queued = self._queued.pop(fence, None)
@@ -383,6 +384,8 @@ class SimRunner:
                 return endings.timed_out(work.fence, work.id, work.limit_ms)
             make = endings.cancelled if kind is StopKind.CANCEL else endings.interrupted
             return make(work.fence, work.id, reason)
+        if world.links_tasks and not world.calm and "+" not in work.id and rng.random() < 0.15:
+            return self._waiting(work)
         completion = Completion(work.fence, work.id, "done", b"")
         match "completed" if world.calm else rng.choice(_OUTCOMES):
             case "completed":
@@ -402,6 +405,15 @@ class SimRunner:
                 report = endings.cancelled(work.fence, work.id, "it thought better of it")
             case other:
                 raise AssertionError(other)
+        return report
+
+    def _waiting(self, work: _Work) -> session.Report:
+        """The report of a handler that has its task go on after others."""
+        rng = self._rng
+        report = session.Report(fence=work.fence, id=work.id, outcome=tasks.ATTEMPT_OUTCOME_WAITING)
+        # Its follow-ups have new ids each time.
+        report.follow_ups.extend(task_for(f"{work.id}+{work.fence}.{place}") for place in range(rng.randint(0, 3)))
+        report.continuation.CopyFrom(continuation_of(work.id, work.payload, report.follow_ups, rng))
         return report
 
     def _report(self, report: AttemptReport) -> None:

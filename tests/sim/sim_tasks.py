@@ -6,10 +6,14 @@ A task's fields follow from its id, so that a repeated submit is the same task.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from functools import lru_cache
 from random import Random
+from typing import Any
 
+from gowork.leader._core.calendars import Every
 from gowork.leader._core.model import HandlerPolicy, RetryPolicy, Spec
+from gowork.leader._core.schedules import Definition, Overlap
 from gowork.leader._wire.specs import spec_from
 from gowork.proto.scheduler.v1 import scheduler_pb2
 from gowork.worker._core.handlers import RetryOptions
@@ -41,7 +45,10 @@ LABELS = {"gpu": "yes"}
 VERSIONS = ("1.4", "2.0rc1", "2.1", "", "unknown")
 #: {range that some tasks ask for: the versions that are within}
 RANGES = {">=1,<2": frozenset({"1.4"}), ">=1.4": frozenset({"1.4", "2.0rc1", "2.1"})}
-#: The payload of another task under an id that is taken.
+#: What the ids of tasks begin with that come after others or have unique keys, and the keys that there are.
+LINKED = "d"
+UNIQUE_KEYS = ("one", "two", "three")
+#: The payload of another task under an id that is taken, and of the tasks of schedules.
 _OTHER = "something else"
 
 
@@ -82,7 +89,32 @@ def task_for(id: str) -> scheduler_pb2.Task:
         task.expires_at_ms = WALL_MS + rng.randint(1, 8) * 4_000
     if rng.random() < 0.06:
         task.plugin_version = rng.choice(sorted(RANGES))
+    if id.startswith(LINKED) and "+" not in id:
+        _link(task, rng)
     return task
+
+
+def _link(task: scheduler_pb2.Task, rng: Random) -> None:
+    """Has a task come after some of those that its client has submitted shortly before, or gives it a unique key."""
+    client, number = task.id.split("-")
+    if rng.random() < 0.3:
+        before = {rng.randint(max(0, int(number) - 6), int(number)) for _ in range(rng.randint(1, 3))} - {int(number)}
+        task.after.extend(f"{client}-{place}" for place in sorted(before))
+    if task.after and rng.random() < 0.6:
+        task.after_rule = rng.choice(scheduler_pb2.AfterRule.values())
+    if rng.random() < 0.1:
+        task.unique_key = rng.choice(UNIQUE_KEYS)
+
+
+def continuation_of(id: str, payload: str, follow_ups: Sequence[scheduler_pb2.Task], rng: Random) -> scheduler_pb2.Task:
+    """What the task of this id runs when these follow-ups have ended, and now and then another task."""
+    after = [task.id for task in follow_ups]
+    if rng.random() < 0.3:
+        after.append(rng.choice([f"{id.partition('-')[0]}-0", "nobody", id]))
+    rule = rng.choice([scheduler_pb2.AFTER_RULE_UNSPECIFIED, scheduler_pb2.AFTER_RULE_ALL_FINISHED])
+    return scheduler_pb2.Task(
+        id=id, handler=rng.choice(["work", "other"]), payload=payload, after=after, after_rule=rule
+    )
 
 
 def versions_for(task: scheduler_pb2.Task) -> frozenset[str]:
@@ -104,6 +136,20 @@ def other_spec_for(id: str) -> Spec:
 
 def _other_task_for(id: str) -> scheduler_pb2.Task:
     return scheduler_pb2.Task(id=id, payload=_OTHER)
+
+
+def _schedule(every_ms: int, overlap: Overlap, **fields: Any) -> Definition:
+    """A schedule that may make up for the last 20 s."""
+    template = spec_from(scheduler_pb2.Task(payload=_OTHER, **fields))
+    return Definition(Every(every_ms, WALL_MS), template, overlap, 20_000)
+
+
+#: {name: schedule}
+SCHEDULES = {
+    "often": _schedule(2_000, Overlap.ALLOW),
+    "alone": _schedule(3_000, Overlap.SKIP, handler="work"),
+    "queued": _schedule(5_000, Overlap.QUEUE_ONE, unique_key=UNIQUE_KEYS[0]),
+}
 
 
 def follow_ups_of(id: str, known: list[str], rng: Random) -> tuple[scheduler_pb2.Task, ...]:

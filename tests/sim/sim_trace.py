@@ -18,12 +18,22 @@ class Trace:
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
         self._notes: list[tuple[float, tuple[object, ...]]] = []
+        self._has_ended = False
         #: {kind: how often}: faults, outcomes, ways of tasks, refusals.
         self.seen: Counter[str] = Counter()
 
     def note(self, *words: object) -> None:
         """Notes a line: who does what with which task under which fence. `lines` formats it."""
-        self._notes.append((self._now(), words))
+        if not self._has_ended or words[0] == "error":
+            self._notes.append((self._now(), words))
+
+    def end(self) -> None:
+        """Ends the history: nothing but errors is noted from now on.
+
+        All processes are ended at one moment then. In which order they do so hangs on sets within asyncio, and so on
+        what ran before in this process.
+        """
+        self._has_ended = True
 
     def fault(self, kind: str, *words: object) -> None:
         """Notes that something goes wrong on purpose."""

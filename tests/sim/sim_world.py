@@ -14,7 +14,7 @@ from typing import Any
 
 from sim_callback import SimCallback
 from sim_checks import Checks, Violation
-from sim_clients import SimClient, SimOperator
+from sim_clients import SimClient, SimOperator, SimPlanner
 from sim_faults import break_things
 from sim_leader import SimLeader, ask
 from sim_loop import SimLoop
@@ -50,6 +50,8 @@ class World:
         #: every other world any number, and in the rest none.
         self.reads_completions, self.rows_min = reads_completions, 1 if seed % 2 else 1_000_000
         self.rng = Random(seed)
+        #: Whether tasks come after others, go on after others, and have unique keys, and there are schedules.
+        self.links_tasks = seed % 7 == 3
         self.loop = self.loop_class(self.rng)
         self.plants = plants or Plants()
         self.trace = Trace(lambda: self.loop.now)
@@ -155,16 +157,22 @@ class World:
             callers = [group.create_task(SimClient(self, number).run(FAULTY_SECONDS)) for number in range(2)]
             operator = SimOperator(self)
             callers.append(group.create_task(operator.run(FAULTY_SECONDS)))
+            planner = SimPlanner(self)
+            if self.links_tasks:
+                callers.append(group.create_task(planner.run()))
             await asyncio.gather(*self.faults(), *callers)
             self.calm = True
             self.step_wall(0)
             self.trace.note("world", "is calm")
             await operator.lift()
+            if self.links_tasks:
+                await planner.remove()
             for _ in range(CALM_SECONDS):
                 await self.loop.pass_time(1)
                 if self._violation is not None or self.all_ended():
                     break
             self.is_over = True
+            self.trace.end()
             for worker in self.workers:
                 worker.life.end()
             for task in (*leaders, *dialled):

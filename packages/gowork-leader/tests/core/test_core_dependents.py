@@ -340,6 +340,18 @@ def test_a_task_does_not_wait_again_while_another_one_has_its_unique_key() -> No
     assert core.status("b") is CANCELLED
 
 
+def test_a_task_does_not_wait_again_while_one_that_is_in_the_store_alone_has_its_unique_key() -> None:
+    core = Core()
+    core.submit(spec("a"), spec("b", after=("a",), unique="k"))
+    core.do(cmd.Cancel("a"))
+    core.tick()
+    core.submit(spec("other", unique="k", run_in_ms=60 * MINUTE_MS))
+    assert "other" not in core.state.tasks
+    core.do(cmd.RetryTask("a"))
+    core.tick()
+    assert (core.status("a"), core.status("b")) == (PENDING, CANCELLED)
+
+
 def test_one_batch_looks_at_so_many_dependents_alone() -> None:
     core = Core()
     number = DEPENDENTS_A_BATCH_MAX + 1
