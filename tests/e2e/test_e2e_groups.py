@@ -207,6 +207,12 @@ def test_a_handler_schedules_a_group(client: Client) -> None:
 def test_a_chain_runs_in_order_and_ends_with_the_first_failure(client: Client) -> None:
     chain = client.chain([NewTask(1, id="c1"), NewTask(2), NewTask(3, after=["c1"])], handler=after_of)
     assert [each.result(timeout=PATIENCE) for each in chain] == [[1], [2, "c1"], [3, chain[1].id, "c1"]]
+    first, rest = NewTask(4), NewTask(5, id="c5") | NewTask(6)
+    piped = client.chain(first | rest, handler=after_of)
+    assert [each.result(timeout=PATIENCE) for each in piped] == [[4], [5, piped[0].id], [6, "c5"]]
+    assert (first | rest) == (first | NewTask(5, id="c5") | NewTask(6))
+    with pytest.raises(TypeError):
+        rest | "a payload"  # type: ignore[operator]
     failing = client.chain([1, 13, 2], handler=square)
     with pytest.raises(TaskCancelled, match=failing[1].id):
         failing[2].result(timeout=PATIENCE)

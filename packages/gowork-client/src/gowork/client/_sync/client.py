@@ -278,7 +278,8 @@ class Client(Changes):
         that one in `ctx.after`.
 
         Args:
-            tasks: each as for schedule_many. What a task has in its own `after` counts, too.
+            tasks: each as for schedule_many, or `NewTask("pay") | NewTask("pack")`. What a task has in its own `after`
+                counts, too.
             options: as for schedule_many. `after` is that of the first task.
 
         Raises:
