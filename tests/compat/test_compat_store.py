@@ -94,6 +94,7 @@ def test_a_store_that_the_work_tree_has_made_goes_to_0_1_0_and_back(tmp_path: Pa
         assert [queue.name for queue in client.queues() if queue.paused] == ["made by 0.1.0"]
 
 
+@pytest.mark.longer
 def test_a_task_that_asks_for_versions_waits_at_an_earlier_leader_and_goes_on_at_the_next(tmp_path: Path) -> None:
     store = tmp_path / "new.db"
     with cluster(tmp_path, NEW, None, store, *KEEP) as leader, Client(leader.scheduler) as client:

@@ -19,7 +19,7 @@ LEEWAY_SECONDS = 20.0
 @pytest.mark.parametrize(
     "ways",
     [
-        pytest.param(("up", "down"), id="both ways"),
+        pytest.param(("up", "down"), id="both ways", marks=pytest.mark.longer),
         pytest.param(("up",), id="from it", marks=pytest.mark.longer),
         pytest.param(("down",), id="to it", marks=pytest.mark.longer),
     ],

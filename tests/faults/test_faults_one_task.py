@@ -65,6 +65,7 @@ def test_a_completion_while_the_leader_is_down_is_not_lost(cluster: Cluster) -> 
     assert cluster.executions() == {("a", task.fence): 1}
 
 
+@pytest.mark.longer
 def test_a_worker_that_dies_with_its_leader_gives_its_tasks_back(cluster: Cluster) -> None:
     cluster.start_worker("w1", "--runners", "1")
     with cluster.client() as client:
@@ -120,6 +121,7 @@ def test_an_attempt_goes_on_where_the_one_before_stopped_when_its_runner_was_kil
         assert (task.status, task.value()) == (TaskStatus.COMPLETED, [1, 2, 3])
 
 
+@pytest.mark.longer
 def test_a_worker_that_is_started_again_proves_that_its_tasks_run_no_more(cluster: Cluster) -> None:
     cluster.start_worker("w", "--runners", "2")
     with cluster.client() as client:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 
 import grpc
+import pytest
 from fault_cluster import PATIENCE, Cluster
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -77,10 +78,12 @@ def finishes_after(stop: Callable[[Cluster, Client], None], cluster: Cluster) ->
         return client.get("a")
 
 
+@pytest.mark.longer
 def test_a_signal_after_a_drain_hands_nothing_back_yet(cluster: Cluster) -> None:
     assert outcomes(finishes_after(_drain_then_signal, cluster)) == [AttemptOutcome.COMPLETED]
 
 
+@pytest.mark.longer
 def test_a_drain_after_a_signal_changes_nothing(cluster: Cluster) -> None:
     assert outcomes(finishes_after(_signal_then_drain, cluster)) == [AttemptOutcome.COMPLETED]
 

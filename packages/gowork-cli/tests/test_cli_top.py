@@ -163,6 +163,7 @@ class TestPrograms:
             assert process.wait() == 0
 
     @pytest.mark.longer
+    @pytest.mark.longer
     def test_a_leader_that_goes_is_told_of_and_the_next_one_is_found(self, up_in, invoke, tmp_path: Path) -> None:
         with up_in(tmp_path) as up:
             leader = up.scheduler

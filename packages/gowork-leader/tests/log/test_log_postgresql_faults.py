@@ -226,6 +226,7 @@ async def test_a_call_is_given_up_in_time_and_when_it_is_cancelled(distant: Post
     assert time.monotonic() - began < 20.0
 
 
+@pytest.mark.longer
 async def test_a_server_that_is_killed_while_a_leader_appends_loses_nothing_that_was_acknowledged(
     patience: None, server: PostgresqlServer, log: PostgresqlLog
 ) -> None:

@@ -79,6 +79,7 @@ def _end_and_take_up() -> None:
     core.tick()
 
 
+@pytest.mark.longer
 def test_tasks_go_every_way_of_the_table_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     taken: set[Move] = set()
 

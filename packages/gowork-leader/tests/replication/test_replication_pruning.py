@@ -248,6 +248,7 @@ async def test_a_store_that_registers_is_there_whatever_its_clock_says(leader: L
     assert await leader.registered() == {leader.store_id: 2, "wrong clock": 2}
 
 
+@pytest.mark.longer
 async def test_a_leader_that_is_left_alone_for_a_day_goes_on_and_says_so(leader: LoneLeader) -> None:
     for store_id in ("b", "c"):
         await leader.register(store_id, 10)
