@@ -9,6 +9,7 @@ from leader_core import Core, lane, spec
 from msgspec.structs import replace
 
 from gowork.leader._core import commands as cmd
+from gowork.leader._core.attempts import UNCOUNTED_MAX
 from gowork.leader._core.effects import Acknowledge, CancelTasks, GrantTasks
 from gowork.leader._core.explain import explain
 from gowork.leader._core.kinds import ABANDONED, AFTER, UNIQUE_KEYS
@@ -43,7 +44,7 @@ def continuation(
 def running(*specs: Spec, settings: Settings | None = None) -> tuple[Core, int]:
     core = Core(settings)
     core.submit(*specs)
-    connection = core.connect(slots=9, handlers=("work", "then"))
+    connection = core.connect(slots=9, credit=10_000, handlers=("work", "then"))
     core.dispatch()
     return core, connection
 
@@ -131,7 +132,7 @@ def test_all_attempts_are_left_for_what_runs_next():
     core.dispatch()
     wait(core, connection, "a")
     standing = core.standing("a")
-    assert (standing.attempts_used, standing.failure, standing.checkpoint, standing.uncounted) == (0, None, b"", 0)
+    assert (standing.attempts_used, standing.failure, standing.checkpoint) == (0, None, b"")
     core.tick()
     core.dispatch()
     core.report(connection, "a", Outcome.FAILED)
@@ -291,6 +292,30 @@ def test_there_is_a_bound_of_handlers_and_of_tasks_that_wait(monkeypatch: pytest
     core, connection = running(spec("a"))
     wait(core, connection, "a", "a/1", "a/2", children=(spec("a/1"), spec("a/2")))
     assert "the limits are" in core.failure("a").message
+
+
+def test_a_task_does_not_go_on_for_nothing_for_ever():
+    core, connection = running(spec("a"), spec("b"))
+    core.report(connection, "b")
+    for _ in range(UNCOUNTED_MAX):
+        wait(core, connection, "a", "b")
+        core.tick()
+        assert core.dispatch() == {connection: ["a"]}
+    wait(core, connection, "a", "b")
+    assert core.failure("a").kind is FailureKind.REJECTED
+    assert "gone on 100 times in a row without an unfinished task" in core.failure("a").message
+
+
+def test_a_task_may_wait_for_something_as_often_as_it_likes():
+    core, connection = running(spec("a"), spec("b"))
+    for number in range(UNCOUNTED_MAX + 1):
+        wait(core, connection, "a", f"a/{number}", children=(spec(f"a/{number}"),))
+        core.dispatch()
+        core.report(connection, f"a/{number}")
+        core.tick()
+        assert core.dispatch() == {connection: ["a"]}
+    wait(core, connection, "a", "b")
+    assert waiting(core, "a")
 
 
 def test_a_report_that_comes_again_is_acknowledged():

@@ -5,7 +5,8 @@ uncounted. LOSSES_MAX losses of a task that was alone in its runner end it. A ta
 again. A task that fails if it is lost (`Standing.fails_if_lost`) is not run again after an attempt whose handler may
 have begun, unless the handler itself has reported how it ended.
 
-A task whose handler waits for others (WAITING) begins anew with what it runs next: all of its attempts are left.
+A task whose handler waits for others (WAITING) begins anew with what it runs next: all of its attempts are left. After
+UNCOUNTED_MAX waits in a row for nothing the next one fails (`continuing`).
 
 No task loops for nothing. After the first UNCOUNTED_AT_ONCE uncounted attempts in a row a task goes back at once,
 because a rolling restart hands a task on several times. After each further one it waits longer. Beyond UNCOUNTED_MAX

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from msgspec.structs import replace
+
 from gowork.leader._core import changes as ch
 from gowork.leader._core import commands as cmd
+from gowork.leader._core.attempts import UNCOUNTED_MAX
 from gowork.leader._core.decision import Decision
 from gowork.leader._core.edits import edited
-from gowork.leader._core.model import Now, Spec, Standing, Task
+from gowork.leader._core.model import COMPLETED, Now, Spec, Standing, Task
 from gowork.leader._core.state import State
 from gowork.leader._core.tasks import cancel_unfinished, no_lanes
-from gowork.leader._core.upstream import fault_of_waiting
+from gowork.leader._core.upstream import blocked, fault_of_waiting
 
 #: How many tasks one batch cancels because those that waited for them were cancelled.
 STOPPED_A_BATCH_MAX = 2_000
@@ -30,6 +33,10 @@ class Continuing:
         self._now = now
         #: {id: what it asks for from now on, and the names of the fields that differ}
         self._next: dict[str, tuple[Spec, tuple[str, ...]]] = {}
+        #: {id: how often in a row it was continued without an unfinished task to wait for}
+        self._idle: dict[str, int] = {}
+        #: {id: where it stands}
+        self._standings: dict[str, Standing] = {}
 
     def fault_of(self, task: Task, continuation: cmd.Continuation, made: Mapping[str, Spec]) -> str:
         """Returns why a task can't be continued so; empty: it can, and is noted.
@@ -44,21 +51,37 @@ class Continuing:
         refusal = fault_of_waiting(self._state, spec, {**made, **others}) or no_lanes(self._state, [spec])
         if refusal is not None:
             return refusal.message
+        idle = 0 if any(id in made or self._is_unfinished(id) for id in spec.after) else task.standing.uncounted + 1
+        if idle > UNCOUNTED_MAX:
+            return (
+                f"after: it has gone on {UNCOUNTED_MAX} times in a row without an unfinished task to wait for; "
+                "let it snooze, or end"
+            )
         self._next[spec.id] = spec, fields
+        self._idle[spec.id] = idle
         return ""
 
-    def changes(self, standings: Mapping[str, Standing], scheduled: int) -> list[ch.Change]:
+    def waiting(self, settled: Standing, id: str) -> Standing:
+        """Returns where a task stands that is continued. `settled` is where it stands by its report."""
+        standing = self._standings[id] = replace(blocked(settled), uncounted=self._idle[id])
+        return standing
+
+    def _is_unfinished(self, id: str) -> bool:
+        task = self._state.tasks.get(id)
+        status = self._state.briefs[id].status if task is None else task.standing.status
+        return status < COMPLETED
+
+    def changes(self, scheduled: int) -> list[ch.Change]:
         """Returns the changes by which the tasks wait, which come after all others of the decision.
 
         Args:
-            standings: where the tasks stand by the decision, {id: standing}.
             scheduled: how many new tasks the decision has.
         """
         changes: list[ch.Change] = []
         seq = self._state.next_seq + scheduled
         for id, (spec, fields) in self._next.items():
             if fields:
-                standing = edited(standings[id], self._state.tasks[id], fields, self._now)
+                standing = edited(self._standings[id], self._state.tasks[id], fields, self._now)
                 changes.append(ch.TaskReplaced(id, seq, spec, standing))
                 seq += 1
             changes.append(ch.TaskContinued(id))

@@ -44,7 +44,7 @@ from gowork.leader._core.traces import refused as trace_refused
 from gowork.leader._core.traces import settled as trace_settled
 from gowork.leader._core.traces import taken_back
 from gowork.leader._core.unique import Keys
-from gowork.leader._core.upstream import blocked, fault_of
+from gowork.leader._core.upstream import fault_of
 
 
 def open_session(state: State, hello: cmd.OpenSession, now: Now) -> Decision:
@@ -242,7 +242,6 @@ def _take_reports(state: State, worker: Worker, frame: cmd.ReceiveFrame, now: No
     refused: list[int] = []
     taken: dict[int, None] = {}
     scheduled: dict[str, Spec] = {}
-    waiting: dict[str, Standing] = {}
     # Most frames have no task with a unique key, and no follow-up.
     keys: Keys | None = None
     continuing: Continuing | None = None
@@ -277,13 +276,13 @@ def _take_reports(state: State, worker: Worker, frame: cmd.ReceiveFrame, now: No
         if task.spec.unique_key and standing.status >= COMPLETED:
             keys = keys or Keys(state, now)
             keys.end(task)
-        if report.continuation is not None:
-            standing = waiting[report.id] = blocked(standing)
+        if report.continuation is not None and continuing is not None:
+            standing = continuing.waiting(standing, report.id)
         changes.append(ch.TaskMoved(report.id, standing))
         changes.extend(follow_ups)
         changes.extend(key_changes)
-    if continuing is not None and waiting:
-        changes.extend(continuing.changes(waiting, len(scheduled)))
+    if continuing is not None:
+        changes.extend(continuing.changes(len(scheduled)))
     if not traced:
         for columns in frame.completions:
             _take_completions(state, worker, columns, wall_ms, taken, refused, decision)
