@@ -220,6 +220,42 @@ def test_children_stay_when_the_task_ends_in_another_way():
     assert (core.status("a"), core.status("a/2")) == (Status.CANCELLED, Status.PENDING)
 
 
+def test_children_stay_when_more_tasks_were_cancelled_because_of_others_than_are_remembered(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr("gowork.leader._core.apply.DEPENDENTS_CANCELLED_MAX", 0)
+    core, connection = running(spec("a"))
+    wait(core, connection, "a", "a/1", "a/2", children=(spec("a/1"), spec("a/2", run_in_ms=600_000)))
+    core.do(cmd.Cancel("a/1"))
+    core.tick()
+    assert (core.status("a"), core.status("a/2")) == (Status.CANCELLED, Status.PENDING)
+
+
+def test_a_cancel_while_the_next_handler_runs_reaches_no_other_task():
+    core, connection = running(spec("a"))
+    children = (spec("a/1"), spec("a/2", run_in_ms=600_000))
+    wait(core, connection, "a", "a/1", "a/2", children=children, rule=AfterRule.ANY_FAILED)
+    core.do(cmd.Cancel("a/1"))
+    core.tick()
+    assert core.dispatch() == {connection: ["a"]}
+    core.do(cmd.Cancel("a"))
+    core.report(connection, "a", Outcome.CANCELLED)
+    core.tick()
+    assert core.status("a/2") is Status.PENDING
+
+
+def test_a_failure_in_a_report_that_waits_says_nothing():
+    core, connection = running(spec("a"))
+    failure = Failure(FailureKind.UPSTREAM, "a worker's own words")
+    children = (spec("a/1", run_in_ms=600_000),)
+    core.report(
+        connection, "a", Outcome.WAITING, continuation=continuation("a/1"), follow_ups=children, failure=failure
+    )
+    core.do(cmd.Cancel("a"))
+    core.tick()
+    assert (core.standing("a").failure, core.status("a/1")) == (None, Status.CANCELLED)
+
+
 def test_a_cancel_of_a_task_that_only_comes_after_others_reaches_none_of_them():
     core, _ = running(spec("d/1"), spec("d", after=("d/1",)))
     core.do(cmd.Cancel("d"))
@@ -263,6 +299,34 @@ def test_two_tasks_of_one_frame_cannot_wait_for_each_other():
     ]
     core.do(cmd.ReceiveFrame(connection, reports))
     assert (waiting(core, "a"), core.failure("b").kind) == (True, FailureKind.REJECTED)
+
+
+def reporting(core: Core, id: str, *after: str, children: tuple[Spec, ...] = (), **fields: Any) -> cmd.Report:
+    fence, following = core.standing(id).fence, continuation(*after, **fields)
+    return cmd.Report(fence, id, Outcome.WAITING, continuation=following, follow_ups=children)
+
+
+def test_a_follow_up_of_one_frame_makes_no_circle_with_a_task_that_waits():
+    core, connection = running(spec("g", handler="", group=Group()), spec("a"), spec("b"), spec("c"))
+    # a waits for g, g for its child g/c, and g/c for a.
+    follow_up = cmd.Report(core.standing("b").fence, "b", Outcome.COMPLETED, follow_ups=(spec("g/c", after=("a",)),))
+    core.do(cmd.ReceiveFrame(connection, [reporting(core, "a", "g"), follow_up]))
+    assert (waiting(core, "a"), "g/c" in core.stored, core.status("b")) == (True, False, Status.ERROR)
+
+
+def test_what_waits_by_one_frame_is_counted_together(monkeypatch: pytest.MonkeyPatch):
+    core, connection = running(spec("a"), spec("b"), spec("c"), settings=Settings(lanes_max=1))
+    core.do(cmd.ReceiveFrame(connection, [reporting(core, id, handler=f"for-{id}") for id in "abc"]))
+    core.tick()
+    assert core.state.queues.lanes == 1
+    core, connection = running(spec("a"), spec("b"), spec("x", run_in_ms=600_000), spec("y", run_in_ms=600_000))
+    monkeypatch.setattr("gowork.leader._core.upstream.EDGES_MAX", 2)
+    core.do(cmd.ReceiveFrame(connection, [reporting(core, id, "x", "y") for id in "ab"]))
+    assert core.state.dependents.edges == 2
+    monkeypatch.setattr("gowork.leader._core.upstream.DEPENDENTS_MAX", 1)
+    core, connection = running(spec("a"))
+    wait(core, connection, "a", "a/2", children=(spec("a/1"), spec("a/2", after=("a/1",))))
+    assert (core.state.dependents.live, core.status("a")) == (0, Status.ERROR)
 
 
 def test_two_tasks_of_one_frame_wait_each_with_a_seq_of_its_own():

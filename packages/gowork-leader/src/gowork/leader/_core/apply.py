@@ -382,14 +382,13 @@ def _relink(state: State, task: Task, before: Status, new: Standing) -> None:
         return
     if after < COMPLETED:
         is_cancelled = False
-    elif (
-        new.failure is not None
-        and new.failure.kind is FailureKind.UPSTREAM
-        and len(dependents.by_id) - dependents.live < DEPENDENTS_CANCELLED_MAX
+    elif (is_upstream := _has_failed_as(new, FailureKind.UPSTREAM)) and (
+        len(dependents.by_id) - dependents.live < DEPENDENTS_CANCELLED_MAX
     ):
         is_cancelled = True
     else:
-        if new.continued and (after is CANCELLED or _has_expired(new)):
+        was_cancelled = (after is CANCELLED and not is_upstream) or _has_failed_as(new, FailureKind.EXPIRED)
+        if new.continued and before is PENDING and was_cancelled:
             _abandon(state, id, dependent.ids)
         _unlink(state, id)
         return
@@ -397,8 +396,8 @@ def _relink(state: State, task: Task, before: Status, new: Standing) -> None:
     _keep(state, id, dependent, is_cancelled=is_cancelled)
 
 
-def _has_expired(ended: Standing) -> bool:
-    return ended.failure is not None and ended.failure.kind is FailureKind.EXPIRED
+def _has_failed_as(ended: Standing, kind: FailureKind) -> bool:
+    return ended.failure is not None and ended.failure.kind is kind
 
 
 def _abandon(state: State, id: str, ids: Sequence[str]) -> None:

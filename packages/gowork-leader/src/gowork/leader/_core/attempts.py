@@ -174,7 +174,7 @@ def settle(standing: Standing, report: Report, policy: RetryPolicy | None, wall_
         status, used, delay_ms, uncounted = back.status, back.used, back.delay_ms, back.uncounted
         failure = back.failure or failure
     elif waits:
-        used, lost_alone, suspect, continued = 0, 0, False, continued + 1
+        used, lost_alone, suspect, continued, failure = 0, 0, False, continued + 1, None
     elif outcome is Outcome.SNOOZED:
         delay_ms = report.retry_delay_ms or 0
         if delay_ms < SNOOZE_MS_MIN:

@@ -7,7 +7,7 @@ cancelled, or expires, the tasks that it scheduled itself and waits for are canc
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from msgspec.structs import replace
 
@@ -31,8 +31,11 @@ class Continuing:
     def __init__(self, state: State, now: Now) -> None:
         self._state = state
         self._now = now
-        #: {id: what it asks for from now on, and the names of the fields that differ}
-        self._next: dict[str, tuple[Spec, tuple[str, ...]]] = {}
+        #: {id: what it asks for from now on}, and the names of the fields that differ.
+        self.specs: dict[str, Spec] = {}
+        self._fields: dict[str, tuple[str, ...]] = {}
+        #: How many tasks come after others by this frame so far, new ones too, and how many ids they name.
+        self.beside = (0, 0)
         #: {id: how often in a row it was continued without an unfinished task to wait for}
         self._idle: dict[str, int] = {}
         #: {id: where it stands}
@@ -47,8 +50,8 @@ class Continuing:
             made: the tasks that the same decision schedules, {id: spec}.
         """
         spec, fields = continuation.edit(task.spec, task.standing.created_ms, self._now.wall_ms)
-        others = {id: spec for id, (spec, _) in self._next.items()}
-        refusal = fault_of_waiting(self._state, spec, {**made, **others}) or no_lanes(self._state, [spec])
+        refusal = fault_of_waiting(self._state, spec, {**made, **self.specs}, self.beside)
+        refusal = refusal or no_lanes(self._state, [*self.specs.values(), spec])
         if refusal is not None:
             return refusal.message
         idle = 0 if any(id in made or self._is_unfinished(id) for id in spec.after) else task.standing.uncounted + 1
@@ -57,9 +60,19 @@ class Continuing:
                 f"after: it has gone on {UNCOUNTED_MAX} times in a row without an unfinished task to wait for; "
                 "let it snooze, or end"
             )
-        self._next[spec.id] = spec, fields
+        self.specs[spec.id] = spec
+        self._fields[spec.id] = fields
+        self.count([spec])
         self._idle[spec.id] = idle
         return ""
+
+    def count(self, specs: Iterable[Spec]) -> None:
+        """Counts those of these tasks that come after others."""
+        tasks, edges = self.beside
+        for spec in specs:
+            if spec.waits_for_others or spec.id in self.specs:
+                tasks, edges = tasks + 1, edges + len(spec.after)
+        self.beside = (tasks, edges)
 
     def waiting(self, settled: Standing, id: str) -> Standing:
         """Returns where a task stands that is continued. `settled` is where it stands by its report."""
@@ -79,8 +92,8 @@ class Continuing:
         """
         changes: list[ch.Change] = []
         seq = self._state.next_seq + scheduled
-        for id, (spec, fields) in self._next.items():
-            if fields:
+        for id, spec in self.specs.items():
+            if fields := self._fields[id]:
                 standing = edited(self._standings[id], self._state.tasks[id], fields, self._now)
                 changes.append(ch.TaskReplaced(id, seq, spec, standing))
                 seq += 1

@@ -307,7 +307,7 @@ def _schedule(
     continuation = report.continuation
     if continuation is not None and task.standing.cancel_requested:
         return replace(report, outcome=Outcome.CANCELLED, follow_ups=(), continuation=None), [], []
-    mark = keys.mark()
+    mark, before = keys.mark(), continuing.beside
     if continuation is None:
         # A task may schedule its own successor under its key.
         keys.end(task)
@@ -316,13 +316,18 @@ def _schedule(
     if names:
         ids = (spec.id for spec in report.follow_ups)
         taken += [(id, reserved_words(id)) for id in ids if is_reserved(names, id)]
-    refusal = keys.too_many() or fault_of(state, report.follow_ups, scheduled, "follow_ups")
+    refusal = keys.too_many() or fault_of(
+        state, report.follow_ups, scheduled, "follow_ups", waiting=continuing.specs, beside=continuing.beside
+    )
     fault = ""
     if taken or refusal is not None:
         why = taken[0][1] if taken else refusal.message if refusal is not None else ""
         fault = f"a follow-up can't be scheduled: {why}"
-    elif continuation is not None and (why := continuing.fault_of(task, continuation, scheduled)):
+    else:
+        continuing.count([change.spec for change in follow_ups])
+    if not fault and continuation is not None and (why := continuing.fault_of(task, continuation, scheduled)):
         fault = f"it can't wait: {why}"
+        continuing.beside = before
     if not fault:
         return report, follow_ups, keys.taken(mark)
     # `new_tasks` noted the new ones and their keys, but none of this report's follow-ups is scheduled.

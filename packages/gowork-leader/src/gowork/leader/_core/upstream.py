@@ -47,7 +47,13 @@ def link(
 
 
 def fault_of(
-    state: State, specs: Sequence[Spec], made: Mapping[str, Spec], prefix: str = "tasks"
+    state: State,
+    specs: Sequence[Spec],
+    made: Mapping[str, Spec],
+    prefix: str = "tasks",
+    *,
+    waiting: Mapping[str, Spec] | None = None,
+    beside: tuple[int, int] = (0, 0),
 ) -> cmd.Refused | None:
     """Returns why the new ones of these tasks can't come after those that they name; None when they can.
 
@@ -56,6 +62,8 @@ def fault_of(
         specs: the tasks that are scheduled together.
         made: all new tasks of the same decision, {id: spec}.
         prefix: what the list of the tasks is called in errors.
+        waiting: tasks that go on after others by the same decision, {id: what they ask for from now on}.
+        beside: how many tasks come after others by the same decision so far, and how many ids they name.
     """
     new = {
         spec.id: spec
@@ -75,9 +83,9 @@ def fault_of(
             if id not in made and id not in state.tasks and id not in state.briefs:
                 fault = f"no task has the id {id!r}; it was never scheduled, or is no longer kept"
                 return _refused(cmd.UPSTREAM_UNKNOWN, f"{prefix}[{place}].after[{number}]", fault)
-    if no_room_beside(state, len(new), edges):
+    if no_room_beside(state, beside[0] + len(new), beside[1] + edges):
         return _no_room(state, len(new), edges)
-    circle = _circle(state, new, made)
+    circle = _circle(state, new, {**made, **waiting} if waiting else made)
     if circle:
         place = next(place for place, spec in enumerate(specs) if spec.id == circle)
         fault = f"task {circle!r} comes after itself, by way of the tasks that it names, or of its group"
@@ -85,19 +93,20 @@ def fault_of(
     return None
 
 
-def fault_of_waiting(state: State, spec: Spec, made: Mapping[str, Spec]) -> cmd.Refused | None:
+def fault_of_waiting(state: State, spec: Spec, made: Mapping[str, Spec], beside: tuple[int, int]) -> cmd.Refused | None:
     """Returns why a running task can't wait for the tasks that it names from now on; None when it can.
 
     Args:
         state: the state, in which all of these tasks are known.
         spec: what the task asks for from now on.
         made: the new tasks of the same decision, and others that wait from now on, {id: spec}.
+        beside: as for `fault_of`.
     """
     for number, id in enumerate(spec.after):
         if id not in made and id not in state.tasks and id not in state.briefs:
             fault = f"no task has the id {id!r}; it was never scheduled, or is no longer kept"
             return _refused(cmd.UPSTREAM_UNKNOWN, f"after[{number}]", fault)
-    if no_room_beside(state, 1, len(spec.after)):
+    if no_room_beside(state, beside[0] + 1, beside[1] + len(spec.after)):
         return _no_room(state, 1, len(spec.after))
     if _circle(state, {spec.id: spec}, {**made, spec.id: spec}):
         fault = f"task {spec.id!r} would come after itself, by way of the tasks that it names, or of its group"
@@ -156,7 +165,7 @@ def _circle(state: State, new: Mapping[str, Spec], made: Mapping[str, Spec]) -> 
             for follower in path[id]:
                 if follower in path:
                     circle = list(path)[list(path).index(follower) :]
-                    return next(id for id in circle if id in new and new[id].after)
+                    return next((id for id in circle if id in new and new[id].after), "")
                 if follower not in done:
                     path[follower] = following(follower)
                     break
