@@ -192,6 +192,18 @@ def test_children_are_cancelled_by_the_next_leader_if_theirs_ends_before():
     assert not core.state.dependents.abandoned
 
 
+def test_a_child_that_has_ended_may_wait_again_in_the_batch_that_cancels_its_siblings():
+    core, connection = running(spec("a"), spec("x"))
+    children = (spec("a/1", run_in_ms=600_000), spec("a/2", after=("x",)))
+    wait(core, connection, "a", "a/1", "a/2", children=children, rule=AfterRule.ALL_FINISHED)
+    core.report(connection, "x", Outcome.FAILED, failure=Failure(FailureKind.HANDLER, "no"))
+    core.tick()
+    core.do(cmd.RetryTask("x"))
+    core.do(cmd.Cancel("a"))
+    core.tick()
+    assert (core.status("a/1"), waiting(core, "a/2")) == (Status.CANCELLED, True)
+
+
 def test_children_of_children_are_cancelled_too():
     core, connection = running(spec("a"))
     wait(core, connection, "a", "a/1", children=(spec("a/1"),))

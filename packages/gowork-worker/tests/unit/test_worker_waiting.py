@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gowork.base.codecs import load_codec
+from gowork.base.encryption import Encryption, envelope_of
+from gowork.base.key_files import write_file
 from gowork.proto import limits
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
+from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker import Cancel, Context, WaitFor, handler
 from gowork.worker._runner import outcomes
+from gowork.worker._runner.encrypting import Encrypting
 from gowork.worker.testing import FailureKind, NotCompleted, Status, cancel, drain, run_handler
 
 
@@ -134,6 +140,21 @@ def test_a_wait_within_a_result_is_no_result() -> None:
     outcome = run_handler(hides_it)
     assert outcome.failure is not None
     assert outcome.failure.kind is FailureKind.NO_RETRY
+
+
+def test_the_next_handler_has_a_payload_with_the_key_of_the_first_one(tmp_path: Path) -> None:
+    write_file(tmp_path / "client", {"k1": b"k" * 32})
+    write_file(tmp_path / "worker", {"k2": b"j" * 32, "k1": b"k" * 32})
+    data = Encryption(load_codec("", str(tmp_path / "client"))).payload("a", "h", "text", b"", 0)
+    encrypting = Encrypting("w", load_codec("", str(tmp_path / "worker")))
+    context = Context(id="a", data=data)
+    encrypting.open(context, tasks.Task(handler="h", data=data))
+    report = session.Report(id="a", outcome=tasks.ATTEMPT_OUTCOME_WAITING)
+    report.continuation.id, report.continuation.handler, report.continuation.payload = "a", "then", "text"
+    encrypting.close(context, report)
+    envelope = envelope_of(report.continuation.data)
+    assert envelope is not None
+    assert envelope.key_id == "k1"
 
 
 def test_its_outcome_has_a_word() -> None:

@@ -114,8 +114,7 @@ def stop_children(state: State, now: Now, decision: Decision) -> set[str]:
             continue
         for child in children:
             task = state.tasks.get(child)
-            if task is not None:
-                cancel_unfinished(state, task, now, decision)
-        stopped.update(children)
+            if task is not None and cancel_unfinished(state, task, now, decision):
+                stopped.add(child)
         decision.changes.append(ch.ChildrenStopped(id))
     return stopped

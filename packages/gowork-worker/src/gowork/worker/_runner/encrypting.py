@@ -118,7 +118,8 @@ class Encrypting:
             for task in report.follow_ups:
                 self._encrypt(task, encryption)
             if not isinstance(report, Completion) and report.HasField("continuation"):
-                self._encrypt(report.continuation, encryption)
+                # With the same key, as it becomes that of the result.
+                self._encrypt(report.continuation, encryption, key_id)
                 return
             data = encryption.result(report.id, report.result, report.result_data, key_id)
         except TooLarge as error:
@@ -144,12 +145,12 @@ class Encrypting:
             failure.traceback = self._text(id, failure.traceback, key_id, bytes_max, keeps_end=True)
 
     @staticmethod
-    def _encrypt(task: tasks.Task, encryption: Encryption) -> None:
+    def _encrypt(task: tasks.Task, encryption: Encryption, key_id: str = "") -> None:
         if task.HasField("group") and not (task.handler or task.payload or task.data):
             # Nobody runs it, so that it has no payload.
             return
         try:
-            data = encryption.payload(task.id, task.handler, task.payload, task.data, task.payload_form)
+            data = encryption.payload(task.id, task.handler, task.payload, task.data, task.payload_form, key_id)
         except TooLarge as error:
             raise TooLarge(f"follow-up {task.id!r}: {error}") from None
         task.payload, task.data, task.payload_form = "", data, tasks.PAYLOAD_FORM_UNSPECIFIED
