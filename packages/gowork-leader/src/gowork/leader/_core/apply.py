@@ -401,10 +401,7 @@ def _has_failed_as(ended: Standing, kind: FailureKind) -> bool:
 
 
 def _abandon(state: State, id: str, ids: Sequence[str]) -> None:
-    """Notes which tasks are to be cancelled because the one that waited for them was: those that it scheduled itself.
-
-    Every end of a task comes through here, as with its key.
-    """
+    """Notes which tasks are to be cancelled because the one that waited for them was: those whose ids say so."""
     own = tuple([each for each in ids if each.startswith(f"{id}/")])
     if own:
         state.dependents.abandoned[id] = own

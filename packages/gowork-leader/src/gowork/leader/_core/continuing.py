@@ -1,8 +1,8 @@
 """Decides on tasks whose handlers end with a continuation: what they run next, and after which other tasks.
 
-Such a task keeps its id and its place in the world. It is pending meanwhile, holds no slot, and comes after those tasks
-as `upstream` says. It asks for something else from now on, so it is changed as `edits` changes a task. When it is
-cancelled, or expires, the tasks that it scheduled itself and waits for are cancelled too.
+Such a task keeps its id. It is pending meanwhile, holds no slot, and comes after those tasks as `upstream` says. It
+asks for something else from now on, so it is changed as `edits` changes a task. When it is cancelled or expires while
+it waits, those of the tasks are cancelled too whose ids begin with its own and a slash.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Continuing:
         self._fields: dict[str, tuple[str, ...]] = {}
         #: How many tasks come after others by this frame so far, new ones too, and how many ids they name.
         self.beside = (0, 0)
-        #: {id: how often in a row it was continued without an unfinished task to wait for}
+        #: {id: its `Standing.uncounted`: waits without an unfinished task to wait for count}
         self._idle: dict[str, int] = {}
         #: {id: where it stands}
         self._standings: dict[str, Standing] = {}
@@ -57,8 +57,8 @@ class Continuing:
         idle = 0 if any(id in made or self._is_unfinished(id) for id in spec.after) else task.standing.uncounted + 1
         if idle > UNCOUNTED_MAX:
             return (
-                f"after: it has gone on {UNCOUNTED_MAX} times in a row without an unfinished task to wait for; "
-                "let it snooze, or end"
+                f"after: none of its last {UNCOUNTED_MAX} attempts has counted, and there is no unfinished task to "
+                "wait for; let it snooze, or end"
             )
         self.specs[spec.id] = spec
         self._fields[spec.id] = fields
